@@ -1,0 +1,36 @@
+# csrc/bindings.cpp. Addresses are data_ptr()s, rows (address, row stride in elements, dtype code), faults
+# (enum Fault of csrc/cpu/api.h, request, row) or None.
+_Rows = tuple[int, int, int]
+_Fault = tuple[int, int, int] | None
+
+def verify_token(
+    vocab: int,
+    target: _Rows,
+    counts: list[int],
+    tokens: int,
+    tokens_are_int64: bool,
+    draft: _Rows,
+    stats: int,
+    sampling: tuple[int, ...],
+    out_tokens: int,
+    out_width: int,
+    out_accepted: int,
+    out_expected: int,
+    out_accept_probs: int,
+    max_threads: int,
+    /,
+) -> _Fault: ...
+def sample_draft(
+    num_requests: int,
+    vocab: int,
+    step: int,
+    logits: _Rows,
+    sampling: tuple[int, ...],
+    out_tokens: int,
+    out_stats: int,
+    max_threads: int,
+    /,
+) -> _Fault: ...
+def philox_uniform(seed: int, position: int, purpose: int, /) -> float: ...
+def select_isa(name: str, /) -> None: ...
+def isa() -> str: ...

@@ -1,0 +1,99 @@
+"""`specdec serve`: check, print the engine's command, become it."""
+
+import os
+import socket
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from specdec.config import parse_settings
+from specdec.engines.checks import check_head, check_model
+from specdec.engines.command import ServerCommand, server_command
+from specdec.engines.installed import require_vllm
+from specdec.errors import SpecdecError
+
+
+def serve(
+    model: Annotated[str, typer.Argument(help="Folder of the model, or its name on the Hugging Face Hub.")],
+    engine_args: Annotated[
+        list[str] | None,
+        typer.Argument(help="Behind `--`: arguments of the engine, passed on as they are.", metavar="-- ENGINE_ARGS"),
+    ] = None,
+    head: Annotated[str, typer.Option(help="Folder of the head that `specdec train` wrote for this model.")] = "",
+    num_drafts: Annotated[int, typer.Option(min=1, max=16, help="Tokens drafted per step.")] = 3,
+    greedy_drafts: Annotated[
+        bool, typer.Option("--greedy-drafts", help="Draft the head's argmax instead of sampling from it.")
+    ] = False,
+    verify_method: Annotated[str, typer.Option(help="How drafts are verified.")] = "token",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the command, but do not run it.")] = False,
+) -> None:
+    """Check model and head, print the engine's command, run it.
+
+    What is wrong with the two folders is said before the engine starts. The printed command can be copied: it is all
+    that is needed to use the head in a server of one's own.
+
+    Examples:
+
+        specdec serve examples/tiny-lm/model --head examples/tiny-lm/head
+
+        specdec serve MODEL --head HEAD --num-drafts 4 --port 9000 --dry-run
+
+        specdec serve MODEL --head HEAD -- --max-model-len 4096 --enforce-eager
+    """
+    if not head:
+        raise SpecdecError("No head given: name its folder with --head DIR (`specdec train` makes one).")
+    settings = {"verify": {"method": verify_method}}
+    parse_settings({"specdec": settings})
+    engine = require_vllm()
+    target = check_model(model)
+    check_head(head, target)
+    command = server_command(
+        "greedy" if greedy_drafts else "specdec",
+        engine,
+        model,
+        head,
+        num_drafts=num_drafts,
+        settings=settings,
+        host=host,
+        port=port,
+        extra=engine_args or (),
+    )
+    _announce(command, known=target is not None, model=model, head=head)
+    if not dry_run:
+        _check_port(host, port)
+        _become(command)
+
+
+def _announce(command: ServerCommand, known: bool, model: str, head: str) -> None:
+    """The command goes to stdout (to be copied or piped), the words around it to stderr."""
+    console = Console(stderr=True, highlight=False)
+    if known:
+        console.print(f"[green]✓[/] head {head} fits {model}")
+    else:
+        console.print(f"[yellow]![/] {model} is no folder here: taken as a name on the Hub, checked by the engine")
+    print(command.shell(), flush=True)
+
+
+def _check_port(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise SpecdecError(
+                f"Cannot listen on {host}:{port} ({error.strerror}): choose another --host or --port."
+            ) from None
+
+
+def _become(command: ServerCommand) -> None:
+    sys.stdout.flush()
+    try:
+        os.execvpe(command.argv[0], command.argv, {**os.environ, **command.env})
+    except OSError as error:
+        raise SpecdecError(
+            f"Cannot run {command.argv[0]} ({error.strerror}): activate the environment that has the engine."
+        ) from None

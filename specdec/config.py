@@ -1,0 +1,56 @@
+"""The plugin's settings: what stands under `--additional-config '{"specdec": {...}}'`.
+
+    {"specdec": {"verify": {"method": "token", "backend": "auto"}, "metrics": {"enabled": true}}}
+
+Unknown keys and values stop the start with one sentence.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from specdec.errors import SpecdecError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class VerifySettings(_Section):
+    """method: the acceptance rule ("token", Leviathan et al. 2211.17192); backend: a name of `specdec.verify.backends()`."""
+
+    method: Literal["token"] = "token"
+    backend: Literal["auto", "reference", "cpu"] = "auto"
+
+
+class MetricsSettings(_Section):
+    """enabled: count drafts and acceptances for /metrics."""
+
+    enabled: bool = True
+
+
+class Settings(_Section):
+    verify: VerifySettings = VerifySettings()
+    metrics: MetricsSettings = MetricsSettings()
+
+
+def parse_settings(additional_config: Any) -> Settings:
+    """Settings from an engine's additional config (a dict, or None). Raises SpecdecError naming the key and the remedy."""
+    raw = (additional_config or {}).get("specdec", {}) if isinstance(additional_config, dict | None) else None
+    if not isinstance(raw, dict):
+        raise SpecdecError(f'additional_config["specdec"] must be an object of settings, not {raw!r}')
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as error:
+        raise SpecdecError(_first_problem(error, raw)) from None
+
+
+def _first_problem(error: ValidationError, raw: dict[str, Any]) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in ("specdec", *problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        section: Any = Settings
+        for part in problem["loc"][:-1]:
+            section = section.model_fields[part].annotation
+        return f"unknown setting {where!r}; known there: {', '.join(section.model_fields)}"
+    return f"setting {where!r} is {problem['input']!r}: {problem['msg']}"

@@ -1,0 +1,135 @@
+"""report.html: one self-contained page with the table, two plots and the commands."""
+
+import io
+from html import escape
+from typing import Any
+
+from specdec.demo.report import TITLES
+from specdec.demo.table import HEADINGS, rows
+
+COLOURS = {"none": "#8a8f98", "greedy": "#5b9bd5", "specdec": "#1a7f4e", "stock": "#d9a05b"}
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2em auto; padding: 0 1em; color: #1c2026; }
+table { border-collapse: collapse; width: 100%; font-size: 13px; }
+th, td { padding: .35em .6em; border-bottom: 1px solid #d8dce2; }
+th, td { text-align: right; white-space: pre-line; vertical-align: top; }
+th:first-child, td:first-child { text-align: left; }
+tr.specdec { font-weight: 600; } tr.stock { color: #8a6a3a; }
+pre { background: #f4f5f7; padding: .7em; overflow-x: auto; font-size: 12px; white-space: pre-wrap; }
+svg { max-width: 100%; height: auto; }
+"""
+
+
+def _svg(figure: Any) -> str:
+    """A matplotlib figure as an inline SVG element."""
+    out = io.StringIO()
+    figure.savefig(out, format="svg", bbox_inches="tight")
+    text = out.getvalue()
+    return text[text.index("<svg") :]
+
+
+def speed_plot(report: dict[str, Any]) -> str:
+    """Bars: tokens/s by concurrency, one bar per kind of run (faster configuration)."""
+    from matplotlib.figure import Figure
+
+    concurrencies = sorted({c for loads in report["runs"].values() for c in loads}, key=int)
+    figure = Figure(figsize=(9, 3.2))
+    for axes, concurrency in zip(figure.subplots(1, len(concurrencies), squeeze=False)[0], concurrencies, strict=True):
+        kinds = [k for k, loads in report["runs"].items() if concurrency in loads]
+        bars = axes.bar(
+            kinds,
+            [report["runs"][k][concurrency]["tokens_per_second"] for k in kinds],
+            color=[COLOURS[k] for k in kinds],
+            hatch=["//" if k == "stock" else "" for k in kinds],
+        )
+        axes.bar_label(bars, fmt="%.0f")
+        axes.margins(y=0.15)
+        axes.set_title(f"{concurrency} request{'s' if concurrency != '1' else ''} at a time", fontsize=10)
+        axes.set_ylabel("output tokens/s")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    return _svg(figure)
+
+
+def acceptance_plot(report: dict[str, Any]) -> str:
+    """Bars by draft position: expected (mean min(1, p/q)) beside observed acceptance of reached drafts."""
+    from matplotlib.figure import Figure
+
+    loads = {
+        (kind, c): s
+        for kind, runs in report["runs"].items()
+        for c, s in runs.items()
+        if s["expected_acceptance_per_position"] and s["observed_acceptance_per_position"]
+    }
+    if not loads:
+        return ""
+    figure = Figure(figsize=(9, 3.0))
+    panels = figure.subplots(1, len(loads), squeeze=False, sharey=True)[0]
+    for axes, ((kind, concurrency), s) in zip(panels, loads.items(), strict=True):
+        expected, observed = s["expected_acceptance_per_position"], s["observed_acceptance_per_position"]
+        axes.bar([i - 0.2 for i in range(1, len(expected) + 1)], expected, 0.38, label="expected", color="#c5ccd6")
+        axes.bar([i + 0.2 for i in range(1, len(observed) + 1)], observed, 0.38, label="observed", color=COLOURS[kind])
+        axes.set_title(f"{kind}, {concurrency} at a time", fontsize=9)
+        axes.set_xticks(range(1, len(expected) + 1))
+        axes.set_xlabel("draft position")
+        axes.set_ylim(0, 1)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("acceptance of reached drafts")
+    panels[-1].legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    figure.tight_layout()
+    return _svg(figure)
+
+
+def _table(report: dict[str, Any]) -> str:
+    kind_of = {title: kind for kind, title in TITLES.items()}
+    head = "".join(f"<th>{escape(h)}</th>" for h in HEADINGS)
+    body = "".join(
+        f'<tr class="{kind_of[row[0]]}">' + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+        for row in rows(report)
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _commands(report: dict[str, Any]) -> str:
+    return "".join(
+        f"<h3>{escape(TITLES[kind])}</h3><pre>{escape(next(iter(loads.values()))['command'])}</pre>"
+        for kind, loads in report["runs"].items()
+    )
+
+
+def _facts(facts: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{escape(str(k))} {escape(str(v))}" for k, v in facts.items() if not isinstance(v, dict) and v is not None
+    )
+
+
+def _explanation(report: dict[str, Any]) -> str:
+    return f"""<p>Each run in its faster configuration (eager or compiled). Acceptance length: tokens per step and
+request, 1 without speculation. Expected: mean of min(1, p/q) over the drafts that were reached; observed: the share of
+them that was accepted. In a lossless verify step the two agree up to noise.
+Stock: {escape(report["notes"]["stock"])}; its output is not the model's.</p>"""
+
+
+def html_page(report: dict[str, Any]) -> str:
+    """The whole page; nothing in it is loaded from elsewhere."""
+    gain = report["speedup"].get("specdec", {}).get("1")
+    lead = "" if gain is None else f"<p><b>{gain:.2f}× the tokens/s without speculation, one request at a time.</b></p>"
+    provenance = report["provenance"]
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>specdec demo</title><style>{STYLE}</style></head><body>
+<h1>specdec demo</h1>
+{lead}
+<p>{_facts(report["settings"])}</p>
+{_table(report)}
+{_explanation(report)}
+<h2>Tokens per second</h2>
+{speed_plot(report)}
+<h2>Acceptance by draft position</h2>
+{acceptance_plot(report) or "<p>No figures of specdec's verify step in these runs.</p>"}
+<h2>Commands that started the servers</h2>
+{_commands(report)}
+<h2>Where this was measured</h2>
+<p>{_facts(provenance)}</p>
+<p>{_facts(provenance.get("versions", {}))}</p>
+</body></html>
+"""

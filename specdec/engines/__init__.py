@@ -1,0 +1,1 @@
+"""Adapters to inference servers; the only place that imports one."""

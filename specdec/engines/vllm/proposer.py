@@ -1,0 +1,49 @@
+"""Drafting with the MTP head: vLLM's own loop over the steps, with our sampling and our keeping of draft rows."""
+
+from typing import Any
+
+import torch
+from vllm.v1.spec_decode.eagle import EagleProposer
+
+from specdec.engines.vllm.drafts import DraftStore
+from specdec.engines.vllm.requests import RequestTable
+from specdec.verify import sample_draft
+
+
+class MTPProposer(EagleProposer):
+    """Draws each draft with the request's own temperature, filters and seed, and keeps the very logits it drew from."""
+
+    def attach(self, runner: Any, table: RequestTable, store: DraftStore | None, backend: str) -> None:
+        """store None: greedy drafts, verified as one-hot."""
+        self._runner, self._table, self._store, self._backend = runner, table, store, backend
+        self._step = 0
+        self._sampling: Any = None
+
+    def propose(  # type: ignore[override]
+        self, num_speculative_tokens: int, target_token_ids: torch.Tensor, target_positions: torch.Tensor, **rest: Any
+    ) -> torch.Tensor:
+        if self._store is not None and num_speculative_tokens > 0:
+            self._prepare(target_positions, rest["token_indices_to_sample"], rest["common_attn_metadata"])
+        return super().propose(num_speculative_tokens, target_token_ids, target_positions, **rest)
+
+    def _prepare(self, positions: torch.Tensor, indices: torch.Tensor | None, attention: Any) -> None:
+        # The last input token stands at `positions[index]`; the target sampled the one after it, the first draft is
+        # the one after that. Read from the device tensor: host-side counts lag under asynchronous scheduling.
+        last = attention.query_start_loc[1:] - 1 if indices is None else indices
+        request_ids = self._runner.input_batch.req_ids
+        first_draft = positions[last].to(torch.int64) + 2
+        self._sampling = self._table.batch(request_ids, self._runner.requests, first_draft)
+        self._step = 0
+        assert self._store is not None, "greedy drafts keep no rows"
+        self._store.begin(request_ids)
+
+    def _sample_draft_tokens(
+        self, hidden_states: torch.Tensor, sampling_metadata: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if self._store is None:
+            return self._greedy_sample(hidden_states), None
+        logits = self.model.compute_logits(hidden_states)
+        token_ids, stats = sample_draft(logits, self._sampling, self._step, backend=self._backend)
+        self._store.write(self._step, logits, stats)
+        self._step += 1
+        return token_ids, None

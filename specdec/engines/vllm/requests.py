@@ -1,0 +1,84 @@
+"""What each request asked of sampling, as the tensors that verify and sample_draft take."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from specdec.sampling import SamplingBatch
+
+
+@dataclass(frozen=True)
+class RequestSampling:
+    """One request's settings; top_k 0, top_p 1 and min_p 0 mean off, temperature 0 greedy; seed is 64 bits, signed."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    seed: int
+
+
+class RequestTable:
+    """Sampling parameters by request id, and the batch tensors made of them.
+
+    engine_seed: mixed into the seeds of requests that bring none. Those follow from (engine seed, order of admission),
+    which all tensor-parallel ranks see alike, so every rank draws the same tokens without talking to the others; two
+    requests never share a stream. An engine started with the same seed repeats itself, as vLLM does.
+    """
+
+    def __init__(self, engine_seed: int, vocab_size: int, device: torch.device):
+        self._engine_seed, self._vocab_size, self._device = engine_seed, vocab_size, device
+        self._known: dict[str, RequestSampling] = {}
+        self._admitted = 0
+        self._batch_ids: list[str] = []
+        self._batch: SamplingBatch | None = None
+
+    def forget(self, request_id: str) -> None:
+        self._known.pop(request_id, None)
+        self._batch = None  # the id may come back with other parameters
+
+    def batch(self, request_ids: list[str], requests: Any, position: torch.Tensor) -> SamplingBatch:
+        """SamplingBatch [B] of these requests; position [B] int64: absolute index of the first token decided.
+
+        requests: the runner's table, request id -> state with `sampling_params`.
+        """
+        if self._batch is None or self._batch_ids != request_ids:
+            rows = [self._lookup(i, requests) for i in request_ids]
+            self._batch = SamplingBatch(
+                temperature=self._column([r.temperature for r in rows], torch.float32),
+                top_k=self._column([r.top_k for r in rows], torch.int32),
+                top_p=self._column([r.top_p for r in rows], torch.float32),
+                min_p=self._column([r.min_p for r in rows], torch.float32),
+                seed=self._column([r.seed for r in rows], torch.int64),
+                position=position,
+            )
+            self._batch_ids = list(request_ids)
+        self._batch.position = position
+        return self._batch
+
+    def _column(self, values: list, dtype: torch.dtype) -> torch.Tensor:
+        return torch.tensor(values, dtype=dtype).to(self._device, non_blocking=True)
+
+    def _lookup(self, request_id: str, requests: Any) -> RequestSampling:
+        known = self._known.get(request_id)
+        if known is None:
+            params = requests[request_id].sampling_params
+            self._admitted += 1
+            known = self._known[request_id] = RequestSampling(
+                temperature=params.temperature,
+                top_k=params.top_k if 0 < params.top_k < self._vocab_size else 0,
+                top_p=params.top_p,
+                min_p=params.min_p,
+                seed=_signed64(params.seed) if params.seed is not None else self._fresh_seed(),
+            )
+        return known
+
+    def _fresh_seed(self) -> int:
+        digest = hashlib.blake2b(f"{self._engine_seed}/{self._admitted}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big", signed=True)
+
+
+def _signed64(seed: int) -> int:
+    return (seed + (1 << 63)) % (1 << 64) - (1 << 63)

@@ -1,0 +1,103 @@
+"""The verify step in vLLM's V1 runner: what stands in the place of `GPUModelRunner._sample`.
+
+It samples every token of every request, with drafts or without, so that a seeded request draws the same tokens
+whatever shares its batch.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from vllm.v1.outputs import SamplerOutput
+
+from specdec.engines.vllm.drafts import DraftStore
+from specdec.engines.vllm.logits import logprobs_of, processed_rows, processors_active
+from specdec.engines.vllm.requests import RequestTable
+from specdec.metrics.counters import StepCounters
+from specdec.verify import Draft, VerifyOutput, verify
+
+
+class Verifier:
+    """runner: the V1 model runner; store: None where drafts are one-hot; counters: None where metrics are off."""
+
+    def __init__(
+        self, runner: Any, table: RequestTable, store: DraftStore | None, counters: StepCounters | None, verify_settings: Any
+    ):
+        self._runner, self._table, self._store, self._counters = runner, table, store, counters
+        self._method, self._backend = verify_settings.method, verify_settings.backend
+        self._sync_free = runner.use_async_scheduling
+
+    def sample(self, logits: torch.Tensor | None, spec: Any) -> SamplerOutput:
+        """In the place of `GPUModelRunner._sample(logits [N + B, V], spec_decode_metadata)`."""
+        runner = self._runner
+        if logits is None or not runner.requests:  # other pipeline ranks, warm-up calls
+            return type(runner)._sample(runner, logits, spec)
+        metadata = runner.input_batch.sampling_metadata
+        self._refresh_output_ids(spec)
+        raw = logits
+        if processors_active(metadata):
+            logits = processed_rows(logits, metadata, spec, runner.sampler, getattr(runner, "rejection_sampler", None))
+        num_drafts = spec.num_draft_tokens if spec is not None else [0] * runner.input_batch.num_reqs
+        sampling = self._sampling(num_drafts)
+        out = self._verify(logits, spec, num_drafts, sampling)
+        logprobs = logprobs_of(out.token_ids, raw, logits, sampling, num_drafts, metadata, runner.sampler)
+        return SamplerOutput(sampled_token_ids=out.token_ids, logprobs_tensors=logprobs)
+
+    def _refresh_output_ids(self, spec: Any) -> None:
+        """As vLLM's own `_sample` does under asynchronous scheduling, for penalties and bad words."""
+        runner = self._runner
+        runner.input_batch.update_async_output_token_ids()
+        if spec is not None and runner.use_async_scheduling and runner._draft_token_req_ids is not None:
+            runner.input_batch.update_async_spec_token_ids(runner._get_draft_token_ids_cpu()[0])
+
+    def _sampling(self, num_drafts: list[int]) -> Any:
+        runner, count = self._runner, len(num_drafts)
+        last_row = runner.query_start_loc.gpu[1 : count + 1] - 1
+        position = runner.positions[last_row].to(torch.int64) + 1
+        if any(num_drafts):
+            position = position - torch.tensor(num_drafts, device=position.device)
+        return self._table.batch(runner.input_batch.req_ids, runner.requests, position)
+
+    def _verify(self, logits: torch.Tensor, spec: Any, num_drafts: list[int], sampling: Any) -> VerifyOutput:
+        request_ids = self._runner.input_batch.req_ids
+        kept = self._store.take(request_ids, num_drafts) if self._store is not None else None
+        token_ids = spec.draft_token_ids if spec is not None else torch.empty(0, dtype=torch.int32, device=logits.device)
+        if self._store is None or not any(num_drafts):
+            draft = Draft(token_ids, num_drafts)
+        else:
+            found, rows, stats = kept if kept is not None else ([0] * len(num_drafts), None, None)
+            if found != num_drafts:
+                logits, token_ids = _without_lost_drafts(logits, token_ids, num_drafts, found)
+                self._count_lost(sum(num_drafts) - sum(found))
+            draft = Draft(token_ids, found, logits=rows, row_stats=stats)
+        out = verify(logits, draft, sampling, method=self._method, backend=self._backend)
+        if self._counters is not None and token_ids.numel():
+            self._record(draft, out)
+        return out
+
+    def _record(self, draft: Draft, out: VerifyOutput) -> None:
+        assert self._counters is not None, "checked by the caller"
+        self._counters.record(
+            np.asarray(draft.num_per_request), out.num_accepted.cpu().numpy(), out.acceptance_probability.cpu().numpy()
+        )
+
+    def _count_lost(self, count: int) -> None:
+        if self._counters is not None:
+            self._counters.record_dropped(count)
+
+
+def _without_lost_drafts(
+    logits: torch.Tensor, token_ids: torch.Tensor, num_drafts: list[int], found: list[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows and tokens of a batch in which some requests' draft rows are gone.
+
+    Such a request is verified as having no drafts: its first row, the target's distribution behind its last real
+    token, decides one token. That is exact whatever its drafts were; taking them for one-hot would not be.
+    """
+    rows, tokens, row, token = [], [], 0, 0
+    for wanted, have in zip(num_drafts, found, strict=True):
+        rows += range(row, row + have + 1)
+        tokens += range(token, token + have)
+        row, token = row + wanted + 1, token + wanted
+    device = logits.device
+    return logits[torch.tensor(rows, device=device)], token_ids[torch.tensor(tokens, dtype=torch.int64, device=device)]

@@ -1,0 +1,88 @@
+"""`--worker-cls specdec.engines.vllm.Worker`: the platform's own worker, with the verify step and drafting replaced."""
+
+import os
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+from vllm.logger import init_logger
+from vllm.platforms import current_platform
+from vllm.v1.spec_decode.eagle import EagleProposer
+
+from specdec.config import parse_settings
+from specdec.engines.checks import HEAD_ARCHITECTURE, check_head
+from specdec.engines.installed import require_vllm
+from specdec.engines.vllm.drafts import DraftStore
+from specdec.engines.vllm.proposer import MTPProposer
+from specdec.engines.vllm.requests import RequestTable
+from specdec.engines.vllm.verifier import Verifier
+from specdec.errors import SpecdecError
+from specdec.metrics.counters import DIRECTORY_VARIABLE, StepCounters
+
+if current_platform.is_cpu():
+    from vllm.v1.worker.cpu_worker import CPUWorker as PlatformWorker
+else:
+    from vllm.v1.worker.gpu_worker import Worker as PlatformWorker
+
+logger = init_logger(__name__)
+
+
+class Worker(PlatformWorker):
+    """Settings are checked before anything is loaded; see specdec/config.py for them."""
+
+    def __init__(self, vllm_config: Any, *args: Any, **kwargs: Any):
+        require_vllm()
+        self.specdec_settings = parse_settings(vllm_config.additional_config)
+        _check_head(vllm_config)
+        super().__init__(vllm_config, *args, **kwargs)
+
+    def init_device(self) -> None:
+        super().init_device()
+        if self.use_v2_model_runner:
+            raise SpecdecError("vLLM's V2 model runner is not supported yet; start with VLLM_USE_V2_MODEL_RUNNER=0")
+        runner = self.model_runner
+        if runner.speculative_config is None:
+            logger.warning("specdec: no --speculative-config was given, so this server runs without speculation")
+            return
+        install(runner, self.specdec_settings, count=self.rank == 0)
+
+
+def install(runner: Any, settings: Any, count: bool) -> None:
+    """Put our drafting, our keeping of draft rows and our verify step in the place of the V1 runner's."""
+    speculative, model = runner.speculative_config, runner.model_config
+    seed = (model.seed or 0) + runner.parallel_config.data_parallel_index
+    table = RequestTable(seed, model.get_vocab_size(), runner.device)
+    store = None
+    if type(runner.drafter) is EagleProposer:
+        if speculative.draft_sample_method == "probabilistic":
+            store = DraftStore(speculative.num_speculative_tokens)
+        runner.drafter = MTPProposer(runner.vllm_config, runner.device, runner)
+        runner.drafter.attach(runner, table, store, settings.verify.backend)
+    counters = StepCounters(_directory(), _labels(runner)) if settings.metrics.enabled and count else None
+    runner.specdec_verifier = Verifier(runner, table, store, counters, settings.verify)
+    runner._sample = runner.specdec_verifier.sample
+
+    def on_removed(runner: Any, request_id: str, state: Any) -> None:
+        type(runner)._on_request_state_removed(runner, request_id, state)
+        table.forget(request_id)
+        if store is not None:
+            store.release(request_id)
+
+    runner._on_request_state_removed = MethodType(on_removed, runner)
+
+
+def _directory() -> Path | None:
+    path = os.environ.get(DIRECTORY_VARIABLE)
+    return Path(path) if path else None
+
+
+def _labels(runner: Any) -> dict[str, str]:
+    served = runner.model_config.served_model_name
+    return {"model_name": served if isinstance(served, str) else served[0]}
+
+
+def _check_head(vllm_config: Any) -> None:
+    """A head of ours must fit its target; heads of other architectures are vLLM's own business."""
+    draft = getattr(vllm_config.speculative_config, "draft_model_config", None)
+    if draft is not None and HEAD_ARCHITECTURE in (draft.hf_config.architectures or []):
+        check_head(draft.model, vllm_config.model_config.hf_text_config.to_dict())

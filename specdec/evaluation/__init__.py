@@ -1,0 +1,1 @@
+"""Measuring heads on held-out text."""

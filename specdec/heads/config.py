@@ -1,0 +1,70 @@
+"""The configuration of a head: what stands in its checkpoint's config.json."""
+
+from typing import Any, ClassVar
+
+from transformers import AutoConfig, PretrainedConfig
+
+from specdec.errors import SpecdecError
+from specdec.heads.families import family_of
+
+CHECKPOINT_VERSION = 1
+
+# Fields of the target's configuration that do not describe one decoder layer of it.
+_NOT_OF_THE_LAYER = frozenset(
+    {
+        "architectures", "auto_map", "dtype", "layer_types", "max_window_layers", "model_type", "num_hidden_layers",
+        "quantization_config", "torch_dtype", "transformers_version",
+    }
+)  # fmt: skip
+# A head's one layer always attends to everything before it, whatever the target's layers do.
+_FULL_ATTENTION: dict[str, Any] = {"sliding_window": None, "use_sliding_window": False, "layer_types": None}
+
+
+class HeadConfig(PretrainedConfig):
+    """Configuration of one MTP head; `HeadConfig.for_target(target.config)` makes it.
+
+    Flat fields repeat those of the target that describe one decoder layer (`num_attention_heads`, `rope_parameters`,
+    ...), so that an engine can build the layer from this object as it would from the target's own configuration.
+    """
+
+    model_type: ClassVar[str] = "mtp"
+    specdec_version: int = CHECKPOINT_VERSION
+    target_architecture: str = ""
+    target_family: str = ""
+    hidden_size: int = 0
+    vocab_size: int = 0
+    num_hidden_layers: int = 1
+    num_nextn_predict_layers: int = 1
+    concat_order: str = "embedding_hidden"
+    target_config: dict[str, Any] | None = None
+
+    @classmethod
+    def for_target(cls, target: PretrainedConfig) -> "HeadConfig":
+        """The configuration of a head for this target. Raises SpecdecError for an unsupported family."""
+        family = family_of(target)
+        whole = {k: v for k, v in target.to_dict().items() if k != "_name_or_path"}  # a path of the training machine
+        flat = {k: v for k, v in whole.items() if k not in _NOT_OF_THE_LAYER}
+        flat |= {k: v for k, v in _FULL_ATTENTION.items() if k in flat}
+        architectures = whole.get("architectures") or [family.architecture]
+        own = {
+            "architectures": ["SpecdecMTPHead"], "target_architecture": architectures[0], "target_family": family.name,
+            "specdec_version": CHECKPOINT_VERSION, "num_hidden_layers": 1, "num_nextn_predict_layers": 1,
+            "concat_order": "embedding_hidden", "target_config": whole, "dtype": whole.get("dtype"),
+        }  # fmt: skip
+        return cls(**{**flat, **own})
+
+    def layer_config(self) -> PretrainedConfig:
+        """The target's configuration cut down to one layer of full attention: what the decoder layer is built from."""
+        if not self.target_config or "model_type" not in self.target_config:
+            raise SpecdecError("this head's config.json has no target_config: train the head again with this version")
+        whole = {**self.target_config, **_FULL_ATTENTION, "num_hidden_layers": 1}
+        if "layer_types" in self.target_config:
+            whole["layer_types"] = ["full_attention"]
+        for name in ("model_type", "transformers_version", "quantization_config", "auto_map"):
+            whole.pop(name, None)
+        return AutoConfig.for_model(self.target_config["model_type"], **whole)
+
+
+def register() -> None:
+    """Makes `AutoConfig.from_pretrained` read a head's config.json; safe to call twice."""
+    AutoConfig.register("mtp", HeadConfig, exist_ok=True)

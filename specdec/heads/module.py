@@ -1,0 +1,83 @@
+"""One multi-token-prediction (MTP) head: a single decoder layer that drafts for a target.
+
+    x   = eh_proj(cat(enorm(embedding of the next token), hnorm(hidden)))
+    out = norm(layer(x))                          # post-norm: the next step's hidden, and what the LM head reads
+
+As in DeepSeek-V3 (arXiv 2412.19437, eq. 21-23); the embedding and the LM head are the target's and not owned.
+"""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from specdec.heads.config import HeadConfig
+from specdec.heads.families import get_family
+from specdec.heads.families.base import rotate
+
+
+class MTPHead(nn.Module):
+    """The head's own tensors and the pieces of one step; `unroll` puts the steps together for training."""
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.family = get_family(config.target_family)
+        layer_config = config.layer_config()
+        hidden_size = layer_config.hidden_size
+        self.enorm = self.family.norm(layer_config)
+        self.hnorm = self.family.norm(layer_config)
+        self.eh_proj = nn.Linear(2 * hidden_size, hidden_size, bias=False)
+        self.layer = self.family.layer(layer_config)
+        self.norm = self.family.norm(layer_config)
+        self.rotary = self.family.rotary(layer_config)
+
+    def combine(self, embedding: Tensor, hidden: Tensor) -> Tensor:
+        """Layer input [..., d] from the next token's embedding [..., d] and the previous hidden state [..., d]."""
+        return self.eh_proj(torch.cat((self.enorm(embedding), self.hnorm(hidden)), dim=-1))
+
+    def rotated_qkv(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q [B, H, T, D], k and v [B, H_kv, T, D] of layer input x [B, T, d] at rotary positions [B or 1, T]."""
+        layer = cast(Any, self.layer)
+        q, k, v = self.family.qkv(layer.self_attn, layer.input_layernorm(x))
+        cos, sin = self.rotary(torch.empty((), dtype=torch.float32, device=x.device), position_ids)
+        return rotate(q, cos, sin), rotate(k, cos, sin), v
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The rest of the layer and the last norm: x [B, T, d] and attention output [B, H, T, D] -> out [B, T, d]."""
+        layer = cast(Any, self.layer)
+        x = x + layer.self_attn.o_proj(attended.transpose(1, 2).flatten(2))
+        x = x + layer.mlp(layer.post_attention_layernorm(x))
+        return self.norm(x)
+
+    @property
+    def scaling(self) -> float:
+        """What attention scores are multiplied by."""
+        return cast(float, cast(Any, self.layer).self_attn.scaling)
+
+
+@torch.no_grad()
+def init_from_target(head: MTPHead, target: Any, noise: float = 0.01, generator: torch.Generator | None = None) -> None:
+    """Starts the head from the target's last layer and final norm, and eh_proj from the mean of its two inputs.
+
+    Not the default: on a 3.5 M-parameter target, with Muon at rate 0.02, a random start stood at acceptance 0.52 after
+    50 steps, this one at 0.41. target: a causal language model with `model.layers` and `model.norm`. noise: standard
+    deviation added to eh_proj, times sqrt(d).
+    """
+    head.layer.load_state_dict({k: v.float() for k, v in target.model.layers[-1].state_dict().items()})
+    head.norm.load_state_dict({k: v.float() for k, v in target.model.norm.state_dict().items()})
+    weight = head.eh_proj.weight
+    size = weight.shape[0]
+    half = 0.5 * torch.eye(size)
+    scattered = noise / size**0.5 * torch.randn(weight.shape, generator=generator)
+    weight.copy_(torch.cat((half, half), dim=1) + scattered)
+
+
+@torch.no_grad()
+def init_random(head: MTPHead, std: float = 0.02, generator: torch.Generator | None = None) -> None:
+    """Normal matrices of this standard deviation, norms at one, biases at zero."""
+    for name, parameter in head.named_parameters():
+        if parameter.ndim == 2:
+            parameter.copy_(std * torch.randn(parameter.shape, generator=generator))
+        else:
+            parameter.fill_(0.0 if name.endswith("bias") else 1.0)

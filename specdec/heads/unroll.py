@@ -1,0 +1,65 @@
+"""All steps of a head at all anchors of a window at once, over the same cache that it meets in serving.
+
+In serving, the head's cache up to the anchor j holds first-step entries (made of the target's own hidden states), and
+behind them the entries of the chain that started at j. So the query of step k at anchor j scores
+    step 1's keys at anchors i <= j            one causal matrix product [A, A]
+    keys of steps 2..k at the same anchor j    k - 1 diagonal products   [A]
+under one softmax. Positions: step k at anchor j rotates by position j + k - 1. Inputs of step k: the embedding of token
+j + k and the previous step's post-norm output (step 1: the target's final-norm hidden state h[j]).
+"""
+
+import torch
+from torch import Tensor
+
+from specdec.heads.module import MTPHead
+
+
+def unroll(
+    head: MTPHead,
+    embeddings: Tensor,
+    hidden: Tensor,
+    steps: int,
+    position_ids: Tensor,
+    document_ids: Tensor | None = None,
+) -> list[Tensor]:
+    """Outputs of steps 1..steps at the anchors 0..A-1, A = T - steps; out[k - 1][:, j] predicts token j + k + 1.
+
+    embeddings [B, T, d]: of the window's tokens; hidden [B, T, d]: the target's final-norm states there.
+    position_ids [B or 1, T] int: rotary position of each token. document_ids [B, T] int: attention stays within equal
+    ids; None: each row is one document. Returns `steps` tensors [B, A, d].
+    """
+    anchors = embeddings.shape[1] - steps
+    allowed = causal_mask(anchors, None if document_ids is None else document_ids[:, :anchors], hidden.device)
+    state, keys, values, outs = hidden[:, :anchors], [], [], []
+    for k in range(1, steps + 1):
+        x = head.combine(embeddings[:, k : k + anchors], state)
+        query, key, value = head.rotated_qkv(x, position_ids[:, :anchors] + (k - 1))
+        keys.append(key)
+        values.append(value)
+        state = head.finish(x, _attend(query, keys, values, allowed, head.scaling))
+        outs.append(state)
+    return outs
+
+
+def causal_mask(length: int, document_ids: Tensor | None, device: torch.device) -> Tensor:
+    """Which anchors i (last axis) an anchor j may read, as bool [B or 1, 1, length, length]."""
+    mask = torch.ones(length, length, dtype=torch.bool, device=device).tril()[None, None]
+    if document_ids is None:
+        return mask
+    return mask & (document_ids[:, None, :, None] == document_ids[:, None, None, :])
+
+
+def _attend(query: Tensor, keys: list[Tensor], values: list[Tensor], allowed: Tensor, scaling: float) -> Tensor:
+    """query [B, H, A, D]; keys, values: one [B, H_kv, A, D] per step; allowed [B or 1, 1, A, A] -> [B, H, A, D]."""
+    batch, heads, anchors, size = query.shape
+    groups = heads // keys[0].shape[1]
+    grouped = query.view(batch, -1, groups, anchors, size) * scaling
+    first = grouped.flatten(2, 3) @ keys[0].transpose(-1, -2)
+    first = first.view(batch, heads, anchors, anchors).masked_fill(~allowed, float("-inf"))
+    own = [(grouped * key.unsqueeze(2)).sum(-1, dtype=torch.float32).view(batch, heads, anchors, 1) for key in keys[1:]]
+    weights = torch.cat([first.float(), *own], dim=-1).softmax(-1).to(values[0].dtype)
+    weights = weights.view(batch, -1, groups, anchors, anchors + len(own))
+    out = (weights[..., :anchors].flatten(2, 3) @ values[0]).view_as(grouped)
+    for i, value in enumerate(values[1:]):
+        out = out + weights[..., anchors + i : anchors + i + 1] * value.unsqueeze(2)
+    return out.view(batch, heads, anchors, size)

@@ -1,0 +1,1 @@
+"""Training of heads: losses, data, the frozen target, the trainer."""

@@ -1,0 +1,113 @@
+"""What a training run was asked to do."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from specdec.errors import SpecdecError
+from specdec.training.losses import LOSSES
+from specdec.training.optim import DEFAULT_LR, OptimizerName, ScheduleName
+
+Init = Literal["last-layer", "random"]
+Labels = Literal["text", "target"]
+
+# What may differ between a run and its resumption without changing the result.
+_FREE = ("output", "eval_every", "save_every")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One training run. steps and minutes: budget, whichever ends first; both None: one pass over the data.
+
+    batch_tokens, seq_len in tokens; warmup as a share of the run; eval_every and save_every in steps and minutes.
+    labels, for the loss `ce` alone: the text's own tokens, or tokens sampled from the target.
+    """
+
+    model: Path
+    data: list[Path]
+    output: Path
+    loss: str = "e2e-tv"
+    num_steps_ahead: int = 3
+    eval_data: list[Path] = field(default_factory=list)
+    steps: int | None = None
+    minutes: float | None = None
+    batch_tokens: int = 4096
+    seq_len: int = 256
+    optimizer: OptimizerName = "muon"
+    lr: float | None = None
+    warmup: float = 0.03
+    schedule: ScheduleName = "wsd"
+    temperature: float = 1.0
+    labels: Labels = "text"
+    init: Init = "random"
+    init_from: Path | None = None
+    seed: int = 0
+    eval_every: int = 200
+    save_every: float = 2.0
+    eval_windows: int = 64
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        self._one_of("loss", tuple(LOSSES))
+        self._one_of("optimizer", get_args(OptimizerName))
+        self._one_of("schedule", get_args(ScheduleName))
+        self._one_of("init", get_args(Init))
+        self._one_of("labels", get_args(Labels))
+        self._one_of("dtype", ("bfloat16", "float32"))
+        self._one_of("device", ("cpu", "cuda"))
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise SpecdecError("--device 'cuda': PyTorch finds no usable GPU here; use --device cpu")
+        for name in ("num_steps_ahead", "batch_tokens", "seq_len", "temperature", "eval_every", "eval_windows"):
+            self._positive(name)
+        for name in ("steps", "minutes", "lr"):
+            if getattr(self, name) is not None:
+                self._positive(name)
+        if self.seq_len < self.num_steps_ahead + 2:
+            raise SpecdecError(
+                f"--seq-len {self.seq_len} is too short for {self.num_steps_ahead} steps ahead: raise it"
+            )
+        if self.batch_tokens < self.seq_len:
+            raise SpecdecError(f"--batch-tokens {self.batch_tokens} is less than --seq-len {self.seq_len}: raise it")
+        if not 0 <= self.warmup < 1:
+            raise SpecdecError(f"--warmup {self.warmup} is not a share of the run: give a number from 0 to below 1")
+
+    @property
+    def rows(self) -> int:
+        return self.batch_tokens // self.seq_len
+
+    @property
+    def rate(self) -> float:
+        return self.lr if self.lr is not None else DEFAULT_LR[self.optimizer]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON and for the training state."""
+        return {k: _plain(v) for k, v in asdict(self).items()}
+
+    def check_same_run(self, saved: dict[str, Any]) -> None:
+        """Raises SpecdecError where these settings would not continue the run that saved `saved`."""
+        for name, value in self.as_dict().items():
+            if name not in _FREE and saved.get(name) != value:
+                option = "--" + name.replace("_", "-")
+                raise SpecdecError(
+                    f"the run in {self.output} was started with {option} {saved.get(name)}, not {value}: "
+                    "resume it with the same options, or train into another --output"
+                )
+
+    def _one_of(self, name: str, names: tuple[str, ...]) -> None:
+        value = getattr(self, name)
+        if value not in names:
+            raise SpecdecError(f"--{name} {value!r} is unknown: use one of {', '.join(names)}")
+
+    def _positive(self, name: str) -> None:
+        value = getattr(self, name)
+        if not value > 0:
+            raise SpecdecError(f"--{name.replace('_', '-')} must be above 0, not {value}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,61 @@
+"""The output folder of a run: the head, training_state.pt to go on from, training.json when done."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from specdec.errors import SpecdecError
+from specdec.heads.checkpoint import CONFIG, replace_file, save_head
+from specdec.heads.module import MTPHead
+
+STATE, REPORT = "training_state.pt", "training.json"
+
+
+def prepare_output(folder: Path, resume: bool) -> dict[str, Any] | None:
+    """Checks, before anything heavy, that the folder can be written; returns the state to go on from with `resume`.
+
+    Raises SpecdecError: not writable; holds a run or a head already and `resume` is off; nothing to resume; finished.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SpecdecError(f"cannot write to {folder} ({error.strerror}): choose another --output") from None
+    if not resume:
+        if (folder / STATE).exists() or (folder / CONFIG).exists():
+            raise SpecdecError(
+                f"{folder} already holds a training run: add --resume to go on, or choose another --output"
+            )
+        return None
+    if not (folder / STATE).exists():
+        raise SpecdecError(f"there is no run to resume in {folder}: leave out --resume to start one")
+    try:
+        state: dict[str, Any] = torch.load(folder / STATE, weights_only=True)
+    except Exception as error:  # torch and pickle raise several kinds for a damaged file
+        raise SpecdecError(
+            f"{folder / STATE} is damaged ({type(error).__name__}): start again in another --output"
+        ) from error
+    if state["finished"]:
+        raise SpecdecError(
+            f"the run in {folder} is finished ({state['step']} steps): train on with --init-from {folder}"
+        )
+    return state
+
+
+def save_state(folder: Path, state: dict[str, Any]) -> None:
+    """Writes training_state.pt whole or not at all."""
+    temporary = folder / f".{STATE}.tmp"
+    torch.save(state, temporary)
+    os.replace(temporary, folder / STATE)
+
+
+def finish(folder: Path, head: MTPHead, report: dict[str, Any], state: dict[str, Any]) -> None:
+    """Writes the head, then the report, then marks the run finished: cut short in between, --resume does it again."""
+    save_head(head, folder)
+    replace_file(folder / REPORT, (json.dumps(report, indent=2) + "\n").encode())
+    save_state(folder, state)

@@ -1,0 +1,77 @@
+"""verify and sample_draft: check the input, choose the method and the backend."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from torch import Tensor
+
+from specdec.errors import SpecdecError
+from specdec.registry import Registry
+from specdec.sampling import SamplingBatch
+from specdec.verify.backends import Backend, backends, choose
+from specdec.verify.checks import check_draft, check_logits
+from specdec.verify.types import Draft, VerifyOutput
+
+__all__ = ["METHODS", "backends", "sample_draft", "verify"]
+
+Method: TypeAlias = Callable[[Tensor, Draft, SamplingBatch, list[int], bool], VerifyOutput]
+
+# How a method's function is found in a backend.
+METHODS: Registry[Callable[[Backend], Method]] = Registry("verify method")
+METHODS.register("token", lambda: lambda backend: backend.verify_token)
+
+
+def verify(
+    target_logits: Tensor,
+    draft: Draft,
+    sampling: SamplingBatch,
+    method: str = "token",
+    backend: str = "auto",
+    expected_acceptance: bool = False,
+) -> VerifyOutput:
+    """Accepts, recovers and draws bonus tokens, so that the output follows the target's distribution exactly.
+
+    target_logits        [N + B, V] bf16, fp16 or f32: each request's draft rows, then its bonus row; rows may be
+                         strided; never written
+    draft                N draft tokens of B requests, with the distributions that sampled them (see Draft)
+    sampling             the B requests' parameters; they apply to every target row of the request
+    method               "token" (Leviathan et al., arXiv 2211.17192, algorithm 1)
+    backend              "auto", or one of backends()
+    expected_acceptance  also compute Σ min(p, q) for every draft, which reads all rows in full
+
+    Raises SpecdecError (a ValueError) for shapes, dtypes or parameters that do not fit; BadLogitsError naming request
+    and row where a target row holds NaN or +inf or nothing but -inf. Draft rows are not checked: one that is no
+    distribution gets its token rejected, and the recovered token comes from the target.
+    """
+    counts = draft.counts()
+    target_logits = check_logits(target_logits, "target_logits")
+    draft = check_draft(target_logits, draft, sampling, counts)
+    _check_devices(target_logits, draft.token_ids, draft.logits, draft.row_stats, sampling.temperature)
+    chosen = choose(backend, target_logits.device)
+    return METHODS.get(method)(chosen)(target_logits, draft, sampling, counts, expected_acceptance)
+
+
+def sample_draft(logits: Tensor, sampling: SamplingBatch, step: int, backend: str = "auto") -> tuple[Tensor, Tensor]:
+    """Draws one draft token per request, and states the distribution it came from.
+
+    logits    [B, V] bf16, fp16 or f32; rows may be strided; not written. Keep them: they are Draft.logits
+    sampling  the B requests' parameters
+    step      the token's offset from sampling.position: 0 for the first draft
+
+    Returns token_ids [B] int32 and row_stats [B, 4] float64 for Draft (temperature, threshold, log-sum-exp, sampled
+    logit). Greedy requests get the argmax, and the temperature 0 and log-sum-exp 0 in row_stats: a point mass.
+
+    Raises SpecdecError (a ValueError) as verify does; BadLogitsError where a row is no distribution.
+    """
+    logits = check_logits(logits, "logits")
+    if logits.shape[0] != len(sampling):
+        raise SpecdecError(f"logits has {logits.shape[0]} rows, sampling {len(sampling)} requests: make them equal.")
+    _check_devices(logits, sampling.temperature)
+    return choose(backend, logits.device).sample_draft(logits, sampling, step)
+
+
+def _check_devices(first: Tensor, *others: Tensor | None) -> None:
+    device = first.device
+    for other in others:
+        if other is not None and other.device != device:
+            raise SpecdecError(f"Tensors are on {device} and {other.device}: move them to one device.")

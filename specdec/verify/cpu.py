@@ -1,0 +1,117 @@
+"""The cpu backend: hands addresses and strides to csrc/cpu/ (AVX-512, AVX2 or scalar, chosen when it runs).
+
+SPECDEC_CPU_ISA = auto, scalar, avx2 or avx512 forces one of them.
+"""
+
+import os
+
+import torch
+from torch import Tensor
+
+from specdec import _C
+from specdec.errors import BadLogitsError, SpecdecError
+from specdec.sampling import SamplingBatch
+from specdec.verify.checks import sampling_error
+from specdec.verify.types import NUM_STATS, Draft, VerifyOutput
+
+_DTYPE_CODES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
+_BAD_ROW = 1
+_NO_ROWS = (0, 0, 0)
+
+
+def available() -> bool:
+    return True
+
+
+def accepts(device: torch.device) -> bool:
+    return device.type == "cpu"
+
+
+def isa() -> str:
+    """The instruction set in use: "scalar", "avx2" or "avx512"."""
+    return _C.isa()
+
+
+def select_isa(name: str) -> None:
+    """Raises SpecdecError when this machine cannot run it. "auto" takes the widest."""
+    try:
+        _C.select_isa(name)
+    except ValueError as error:
+        raise SpecdecError(str(error)) from None
+
+
+def verify_token(
+    target_logits: Tensor, draft: Draft, sampling: SamplingBatch, counts: list[int], expected_acceptance: bool
+) -> VerifyOutput:
+    """See specdec.verify.verify."""
+    batch, n = len(counts), draft.token_ids.shape[0]
+    width = max(counts, default=0) + 1
+    tokens = torch.empty((batch, width), dtype=torch.int32)
+    accepted = torch.empty(batch, dtype=torch.int32)
+    ratio = torch.empty(n, dtype=torch.float32)
+    alpha = torch.empty(n, dtype=torch.float32) if expected_acceptance else None
+    token_ids = draft.token_ids.contiguous()
+    stats = None if draft.row_stats is None else draft.row_stats.contiguous()
+    fault = _C.verify_token(
+        target_logits.shape[1],
+        _rows(target_logits),
+        counts,
+        token_ids.data_ptr(),
+        token_ids.dtype == torch.int64,
+        _NO_ROWS if draft.logits is None else _rows(draft.logits),
+        0 if stats is None else stats.data_ptr(),
+        _addresses(sampling),
+        tokens.data_ptr(),
+        width,
+        accepted.data_ptr(),
+        0 if alpha is None else alpha.data_ptr(),
+        ratio.data_ptr(),
+        torch.get_num_threads(),
+    )
+    if fault is not None:
+        raise _error(fault, sampling, "target")
+    return VerifyOutput(tokens, accepted, alpha, ratio)
+
+
+def sample_draft(logits: Tensor, sampling: SamplingBatch, step: int) -> tuple[Tensor, Tensor]:
+    """See specdec.verify.sample_draft."""
+    batch = len(sampling)
+    tokens = torch.empty(batch, dtype=torch.int32)
+    stats = torch.empty((batch, NUM_STATS), dtype=torch.float64)
+    fault = _C.sample_draft(
+        batch,
+        logits.shape[1],
+        step,
+        _rows(logits),
+        _addresses(sampling),
+        tokens.data_ptr(),
+        stats.data_ptr(),
+        torch.get_num_threads(),
+    )
+    if fault is not None:
+        raise _error(fault, sampling, "draft")
+    return tokens, stats
+
+
+def _rows(logits: Tensor) -> tuple[int, int, int]:
+    return logits.data_ptr(), logits.stride(0), _DTYPE_CODES[logits.dtype]
+
+
+def _addresses(s: SamplingBatch) -> tuple[int, ...]:
+    # SamplingBatch has made them contiguous and of the exact dtypes.
+    return (
+        s.temperature.data_ptr(),
+        s.top_k.data_ptr(),
+        s.top_p.data_ptr(),
+        s.min_p.data_ptr(),
+        s.seed.data_ptr(),
+        s.position.data_ptr(),
+    )
+
+
+def _error(fault: tuple[int, int, int], sampling: SamplingBatch, what: str) -> SpecdecError:
+    code, request, row = fault
+    return BadLogitsError(request, row, what) if code == _BAD_ROW else sampling_error(code, request, sampling)
+
+
+select_isa(os.environ.get("SPECDEC_CPU_ISA", "auto"))

@@ -1,0 +1,52 @@
+"""What goes into a verify step and what comes out of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+# Columns of row statistics (float64): enough to know q(sampled token) without reading the row again.
+TEMPERATURE, THRESHOLD, LOG_SUM_EXP, SAMPLED_LOGIT = range(4)
+NUM_STATS = 4
+
+
+@dataclass(slots=True)
+class Draft:
+    """The draft tokens of a batch, request-major. N drafts over B requests.
+
+    token_ids        [N] int32 or int64. An id outside [0, V) (say a -1 placeholder) is rejected, with q = 0.
+    num_per_request  [B] drafts of each request, 0 allowed: a list of ints or an integer tensor; the sum is N.
+    logits           [N, V] bf16, fp16 or f32: the very rows that sampled the tokens; None for one-hot drafts
+                     (greedy head, n-gram), where q is a point mass on the token.
+    row_stats        [N, 4] float64 from sample_draft: temperature (0 = the token was the argmax: a point mass),
+                     threshold in raw-logit units (kept: l >= threshold), log-sum-exp of l / T over the kept tokens,
+                     logit of the sampled token. Without it, q is computed from `logits` with the request's own
+                     sampling parameters.
+    """
+
+    token_ids: Tensor
+    num_per_request: Sequence[int] | Tensor
+    logits: Tensor | None = None
+    row_stats: Tensor | None = None
+
+    def counts(self) -> list[int]:
+        """num_per_request as a list."""
+        counts = self.num_per_request
+        return counts.tolist() if isinstance(counts, Tensor) else list(counts)
+
+
+@dataclass(slots=True)
+class VerifyOutput:
+    """B requests, n_max = the largest number of drafts of any of them, N drafts in all.
+
+    token_ids               [B, n_max + 1] int32: the accepted tokens, then the recovered or bonus token, then -1
+    num_accepted            [B] int32; num_accepted + 1 tokens are emitted
+    expected_acceptance     [N] float32 Σ_v min(p(v), q(v)) for every draft, reached or not; None unless asked for.
+                            0 for a token id outside [0, V)
+    acceptance_probability  [N] float32 min(1, p(x) / q(x)) of each draft token; NaN behind a rejection (not reached)
+    """
+
+    token_ids: Tensor
+    num_accepted: Tensor
+    expected_acceptance: Tensor | None
+    acceptance_probability: Tensor

@@ -1,0 +1,71 @@
+"""Runs one real vLLM engine in a process of its own, for the tests: JSON in on stdin, JSON out to the file named there.
+
+    {"engine": {LLM arguments}, "fault": null | name in faults.py, "jobs": [{"prompts": [[ids]], "repeat": 1, "params": {...}}],
+     "output": path}
+All jobs of a call share one batch, so requests with different parameters run side by side.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+
+
+def main() -> None:
+    call = json.loads(sys.stdin.read())
+    from vllm import LLM, SamplingParams
+
+    if call.get("fault"):
+        sys.path.insert(0, str(Path(__file__).parent))
+        import faults
+
+        faults.plant(call["fault"])
+    llm = LLM(**call["engine"])
+    prompts, params, owner = [], [], []
+    for number, job in enumerate(call["jobs"]):
+        for ids in job["prompts"]:
+            for _ in range(job.get("repeat", 1)):
+                prompts.append({"prompt_token_ids": ids})
+                params.append(SamplingParams(**job["params"]))
+                owner.append(number)
+    outputs = llm.generate(prompts, params, use_tqdm=False)
+    results: list[list[dict]] = [[] for _ in call["jobs"]]
+    for number, output in zip(owner, outputs, strict=True):
+        for completion in output.outputs:
+            results[number].append(
+                {
+                    "token_ids": list(completion.token_ids),
+                    "text": completion.text,
+                    "finish_reason": completion.finish_reason,
+                    "logprobs": _logprobs(completion.logprobs),
+                }
+            )
+    metrics = {m.name: getattr(m, "value", getattr(m, "values", None)) for m in llm.get_metrics()}
+    Path(call["output"]).write_text(json.dumps({"results": results, "metrics": metrics, "specdec": _own_metrics()}))
+
+
+def _logprobs(rows: list | None) -> list | None:
+    if rows is None:
+        return None
+    return [{str(token): value.logprob for token, value in row.items()} for row in rows]
+
+
+def _own_metrics() -> dict[str, float]:
+    """Every specdec_ sample of this process's registry, as /metrics would show it: name{position} -> value."""
+    from prometheus_client import REGISTRY
+
+    return {
+        sample.name + (f"{{{sample.labels['position']}}}" if "position" in sample.labels else ""): sample.value
+        for family in REGISTRY.collect()
+        for sample in family.samples
+        if sample.name.startswith("specdec_") and "le" not in sample.labels
+    }
+
+
+if __name__ == "__main__":
+    main()

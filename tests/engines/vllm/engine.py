@@ -1,0 +1,87 @@
+"""Starting engine children and the folders they serve."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[3]
+MODEL = ROOT / "examples" / "tiny-lm" / "model"
+HEAD = ROOT / "examples" / "tiny-lm" / "head"
+
+# float32: one and the same distribution whatever the batch's shape, so that comparisons are sharp.
+BASE: dict[str, Any] = {
+    "model": str(MODEL),
+    "dtype": "float32",
+    "max_model_len": 256,
+    "max_num_seqs": 128,
+    "enforce_eager": True,
+    "disable_log_stats": False,
+}
+
+
+def speculative(num_drafts: int = 3, how: str = "probabilistic", head: Path = HEAD) -> dict[str, Any]:
+    return {
+        "speculative_config": {
+            "method": "mtp",
+            "model": str(head),
+            "num_speculative_tokens": num_drafts,
+            "draft_sample_method": how,
+        }
+    }
+
+
+def ours(num_drafts: int = 3, how: str = "probabilistic", settings: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Engine arguments that switch specdec on."""
+    return {
+        **speculative(num_drafts, how),
+        "worker_cls": "specdec.engines.vllm.Worker",
+        "additional_config": {"specdec": settings or {}},
+    }
+
+
+@dataclass
+class Outcome:
+    """results[job][request] = {token_ids, text, finish_reason, logprobs}; metrics by name."""
+
+    results: list[list[dict[str, Any]]]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    specdec: dict[str, float] = field(default_factory=dict)
+
+    def tokens(self, job: int) -> list[list[int]]:
+        return [r["token_ids"] for r in self.results[job]]
+
+
+def run_child(engine: dict[str, Any], jobs: list[dict[str, Any]], fault: str | None = None, **env: str) -> Outcome:
+    """Run the jobs in a real engine in its own process; fails the test with the child's last lines if it dies."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "out.json"
+        call = {"engine": {**BASE, **engine}, "jobs": jobs, "fault": fault, "output": str(path)}
+        done = _start(call, env)
+        assert done.returncode == 0, f"the engine failed:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+        return Outcome(**json.loads(path.read_text()))
+
+
+def fail_child(engine: dict[str, Any], **env: str) -> str:
+    """What a child that must not start says (stderr); fails the test if it starts after all."""
+    call = {"engine": {**BASE, **engine}, "jobs": [], "fault": None, "output": os.devnull}
+    done = _start(call, env)
+    assert done.returncode != 0, "the engine started although it should have refused"
+    return done.stderr
+
+
+def _start(call: dict[str, Any], env: dict[str, str]) -> subprocess.CompletedProcess:
+    child = Path(__file__).with_name("child.py")
+    return subprocess.run(
+        [sys.executable, str(child)],
+        input=json.dumps(call),
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env={**os.environ, **env},
+        check=False,
+    )

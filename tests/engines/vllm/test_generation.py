@@ -1,0 +1,123 @@
+"""What speculation must not change for a request: greedy tokens, logprobs, limits, stops, several completions."""
+
+import math
+
+import pytest
+import torch
+from tests.engines.vllm.engine import MODEL, Outcome, ours, run_child
+
+GREEDY = {"temperature": 0.0, "max_tokens": 128, "ignore_eos": True}
+LOGPROBS = [
+    {"temperature": 1.0, "max_tokens": 24, "ignore_eos": True, "logprobs": 3},
+    {"temperature": 0.7, "top_k": 20, "top_p": 0.9, "max_tokens": 24, "ignore_eos": True, "logprobs": 3},
+    {"temperature": 0.0, "max_tokens": 24, "ignore_eos": True, "logprobs": 3},
+]
+
+
+def mixed_jobs(prompts: list[list[int]]) -> list[dict]:
+    seeded = {"temperature": 1.0, "max_tokens": 32, "ignore_eos": True, "seed": 7}
+    return [
+        {"prompts": prompts, "params": GREEDY},
+        *({"prompts": prompts[:4], "params": p} for p in LOGPROBS),
+        {"prompts": prompts[:4], "params": {"temperature": 1.0, "n": 3, "max_tokens": 20, "ignore_eos": True, "seed": 3}},
+        {"prompts": prompts[:16], "params": {"temperature": 0.0, "max_tokens": 64, "stop": ["e", "\n"]}},
+        {"prompts": prompts[:4], "params": {"temperature": 1.0, "max_tokens": 7, "ignore_eos": True}},
+        {"prompts": [(p * 11)[:247] for p in prompts[:4]], "params": {"temperature": 0.0, "max_tokens": 64, "ignore_eos": True}},
+        {"prompts": prompts[:2], "params": seeded},
+        {"prompts": prompts[:1], "params": {**seeded, "top_k": 50, "min_tokens": 30, "repetition_penalty": 1.3}},
+    ]
+
+
+@pytest.fixture(scope="module")
+def plain(prompts: list[list[int]]) -> Outcome:
+    return run_child({}, mixed_jobs(prompts))
+
+
+@pytest.fixture(scope="module")
+def drafted(prompts: list[list[int]]) -> Outcome:
+    return run_child(ours(3), mixed_jobs(prompts))
+
+
+def test_greedy_equals_no_speculation(plain: Outcome, drafted: Outcome) -> None:
+    """64 prompts x 128 tokens, token for token."""
+    assert drafted.tokens(0) == plain.tokens(0)
+    assert sum(len(t) for t in drafted.tokens(0)) == 64 * 128
+
+
+def reference_rows(prompt: list[int], tokens: list[int]) -> torch.Tensor:
+    """Logits [len(tokens), V] of a plain forward pass in float32."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+    with torch.no_grad():
+        return model(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1]
+
+
+@pytest.mark.parametrize("job", [1, 2, 3])
+def test_raw_logprobs_equal_a_plain_forward_pass(job: int, prompts: list[list[int]], drafted: Outcome) -> None:
+    for prompt, result in zip(prompts[:4], drafted.results[job], strict=True):
+        expected = reference_rows(prompt, result["token_ids"]).log_softmax(-1)
+        assert len(result["logprobs"]) == len(result["token_ids"])
+        for row, token, values in zip(expected, result["token_ids"], result["logprobs"], strict=True):
+            assert str(token) in values
+            assert all(abs(row[int(t)].item() - value) < 1e-3 for t, value in values.items())
+
+
+def test_processed_logprobs_equal_the_filtered_distribution(prompts: list[list[int]]) -> None:
+    """`logprobs_mode=processed_logprobs`: temperature and filters included."""
+    from specdec.sampling import filtered_logits
+
+    jobs = [{"prompts": prompts[:4], "params": p} for p in LOGPROBS]
+    outcome = run_child({**ours(3), "logprobs_mode": "processed_logprobs"}, jobs)
+    for params, results in zip(LOGPROBS, outcome.results, strict=True):
+        for prompt, result in zip(prompts[:4], results, strict=True):
+            rows = reference_rows(prompt, result["token_ids"])
+            each = [params["temperature"], params.get("top_k", 0), params.get("top_p", 1.0), 0.0]
+            dtypes = [torch.float32, torch.int32, torch.float32, torch.float32]
+            columns = [torch.full((len(rows),), x, dtype=d) for x, d in zip(each, dtypes, strict=True)]
+            expected = filtered_logits(rows, *columns).log_softmax(-1)
+            for row, values in zip(expected, result["logprobs"], strict=True):
+                finite = {int(t): v for t, v in values.items() if math.isfinite(v) and v > -1e30}
+                assert all(abs(row[t].item() - v) < 1e-3 for t, v in finite.items())
+
+
+def test_several_completions_of_a_seeded_request(plain: Outcome, drafted: Outcome) -> None:
+    for n in range(4):
+        three = drafted.tokens(4)[3 * n : 3 * n + 3]
+        assert len(three) == 3 and all(len(t) == 20 for t in three)
+        assert len({tuple(t) for t in three}) == 3, "the completions of one request must differ"
+
+
+def test_stop_strings_inside_a_drafted_block(plain: Outcome, drafted: Outcome) -> None:
+    assert drafted.results[5] == plain.results[5]
+    assert any(r["finish_reason"] == "stop" for r in drafted.results[5])
+
+
+def test_max_tokens_inside_a_block(drafted: Outcome) -> None:
+    assert all(len(t) == 7 for t in drafted.tokens(6))
+
+
+def test_max_model_len_inside_a_block(plain: Outcome, drafted: Outcome) -> None:
+    assert drafted.tokens(7) == plain.tokens(7)
+    assert all(len(t) == 256 - 247 for t in drafted.tokens(7))
+
+
+def test_seeded_requests_do_not_depend_on_their_batch(prompts: list[list[int]], drafted: Outcome) -> None:
+    """The same seeds alone in the engine, in another order, give the same tokens."""
+    seeded = {"temperature": 1.0, "max_tokens": 32, "ignore_eos": True, "seed": 7}
+    alone = run_child({**ours(3), "max_num_seqs": 1}, [{"prompts": prompts[1::-1], "params": seeded}])
+    assert alone.tokens(0)[::-1] == drafted.tokens(8)
+
+
+def test_penalties_and_min_tokens_run_beside_the_others(drafted: Outcome) -> None:
+    assert len(drafted.tokens(9)[0]) == 32
+
+
+def test_counters_agree_with_vllms_own(drafted: Outcome) -> None:
+    ours_drafted = sum(v for k, v in drafted.specdec.items() if k.startswith("specdec_draft_tokens_total"))
+    ours_accepted = sum(v for k, v in drafted.specdec.items() if k.startswith("specdec_accepted_tokens_total"))
+    # Where a request comes near max_model_len vLLM pads the whole batch's drafts with zeros; those we give up unread.
+    padding = drafted.specdec["specdec_dropped_draft_tokens_total"]
+    assert ours_drafted + padding == drafted.metrics["vllm:spec_decode_num_draft_tokens"]
+    assert ours_drafted > 10 * padding
+    assert ours_accepted == drafted.metrics["vllm:spec_decode_num_accepted_tokens"] > 0

@@ -1,0 +1,57 @@
+"""What stops an engine's start: one sentence naming the value and the remedy, before anything is served."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.engines.vllm.engine import HEAD, fail_child, ours, run_child, speculative
+
+
+def with_head(head: Path) -> dict:
+    return {**ours(3), **speculative(3, head=head)}
+
+
+def changed_head(folder: Path, **changes: object) -> Path:
+    shutil.copytree(HEAD, folder / "head")
+    path = folder / "head" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return folder / "head"
+
+
+@pytest.mark.parametrize("field", ["hidden_size", "vocab_size"])
+def test_a_head_of_another_shape(field: str, tmp_path: Path) -> None:
+    said = fail_child(with_head(changed_head(tmp_path, **{field: 768})))
+    assert f"{field} 768" in said and "use a head that was trained for this model" in said
+
+
+def test_a_truncated_head(tmp_path: Path) -> None:
+    head = changed_head(tmp_path)
+    weights = head / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    assert "truncated" in fail_child(with_head(head))
+
+
+def test_an_unknown_setting() -> None:
+    said = fail_child(ours(3, settings={"verfy": {"method": "token"}}))
+    assert "unknown setting 'specdec.verfy'; known there: verify, metrics" in said
+
+
+def test_an_unsupported_vllm(tmp_path: Path) -> None:
+    """Seen through the distribution's own metadata, which this test puts another version in front of."""
+    info = tmp_path / "vllm-0.99.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.99.0\n")
+    said = fail_child(ours(3), PYTHONPATH=str(tmp_path))
+    assert "vllm 0.99.0 is not supported" in said
+
+
+def test_two_tensor_parallel_ranks_give_the_tokens_of_one(prompts: list[list[int]]) -> None:
+    """Greedy and seeded requests on two CPU ranks: each rank draws the same tokens without talking to the other."""
+    jobs = [
+        {"prompts": prompts[:4], "params": {"temperature": 0.0, "max_tokens": 24, "ignore_eos": True}},
+        {"prompts": prompts[:4], "params": {"temperature": 1.0, "max_tokens": 24, "ignore_eos": True, "seed": 5}},
+    ]
+    one = run_child(ours(3), jobs)
+    two = run_child({**ours(3), "tensor_parallel_size": 2}, jobs, VLLM_CPU_OMP_THREADS_BIND="nobind")
+    assert two.results == one.results

@@ -1,0 +1,96 @@
+"""The real OpenAI server, its engine core in a process of its own: streams, aborts, metrics, and the plugin unused."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tests.engines.vllm.engine import HEAD, MODEL
+
+from specdec.demo.scrape import parse_counters
+from specdec.demo.servers import Server, free_port
+from specdec.engines.command import Kind, server_command
+from specdec.engines.installed import require_vllm
+
+EXTRA = ("--max-model-len", "256", "--served-model-name", "tiny")
+
+
+@contextmanager
+def running(kind: Kind, folder: Path) -> Iterator[Server]:
+    port = free_port()
+    head = None if kind == "none" else str(HEAD)
+    command = server_command(kind, require_vllm(), str(MODEL), head, eager=True, port=port, extra=EXTRA)
+    with Server(command, port, folder / f"{kind}.log") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running("specdec", tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+def post(server: Server, body: dict) -> dict:
+    request = urllib.request.Request(
+        f"{server.url}/v1/completions",
+        json.dumps({"model": "tiny", **body}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        return dict(json.load(answer))
+
+
+def test_streams_and_counts_reach_the_metrics_endpoint(server: Server, prompts: list[list[int]]) -> None:
+    """Counters made in the engine's process are those that /metrics shows, and equal vLLM's own."""
+    before = parse_counters(server.metrics())
+    for ids in prompts[:4]:
+        answer = post(server, {"prompt": ids, "max_tokens": 32, "temperature": 1.0, "ignore_eos": True})
+        assert answer["usage"]["completion_tokens"] == 32
+    time.sleep(1)  # vLLM publishes its own counters once a step has been reported
+    after = parse_counters(server.metrics())
+    for ours, theirs in [
+        ("specdec_draft_tokens_total", "vllm:spec_decode_num_draft_tokens_total"),
+        ("specdec_accepted_tokens_total", "vllm:spec_decode_num_accepted_tokens_total"),
+    ]:
+        mine = sum(v - before.get(k, 0) for k, v in after.items() if k[0] == ours)
+        vllm = after[(theirs, None)] - before.get((theirs, None), 0)
+        assert mine == vllm > 0
+    expected = sum(v for k, v in after.items() if k[0] == "specdec_expected_acceptance_sum_total")
+    observed = sum(v for k, v in after.items() if k[0] == "specdec_accepted_tokens_total")
+    reached = sum(v for k, v in after.items() if k[0] == "specdec_reached_draft_tokens_total")
+    # Observed counts are Bernoulli sums around the expected ones: within 5 standard deviations.
+    assert abs(expected - observed) < 5 * (reached * 0.25) ** 0.5
+    assert 'specdec_tokens_per_step_bucket{le="1.0",model_name="tiny"}' in server.metrics()
+
+
+def test_an_abort_mid_stream_leaves_the_others_alone(server: Server, prompts: list[list[int]]) -> None:
+    body = {"prompt": prompts[0], "max_tokens": 24, "temperature": 0.0, "ignore_eos": True}
+    expected = post(server, body)["choices"][0]["text"]
+    request = urllib.request.Request(
+        f"{server.url}/v1/completions",
+        json.dumps({"model": "tiny", **body, "max_tokens": 220, "stream": True}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    stream = urllib.request.urlopen(request, timeout=60)
+    assert stream.readline().startswith(b"data: ")
+    stream.close()
+    assert post(server, body)["choices"][0]["text"] == expected
+
+
+def test_a_bad_request_is_refused_and_the_server_lives(server: Server, prompts: list[list[int]]) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        post(server, {"prompt": prompts[0], "max_tokens": 8, "temperature": -1.0})
+    assert refused.value.code == 400
+    assert post(server, {"prompt": prompts[0], "max_tokens": 8})["usage"]["completion_tokens"] == 8
+
+
+def test_installed_but_not_switched_on_changes_nothing(tmp_path: Path, prompts: list[list[int]]) -> None:
+    """A server without our flags runs vLLM's own classes and shows none of our figures."""
+    with running("none", tmp_path) as server:
+        post(server, {"prompt": prompts[0], "max_tokens": 8, "temperature": 1.0})
+        assert "specdec" not in server.metrics()
+        assert "specdec" not in server.log.read_text().replace(str(MODEL), "").split("\n", 1)[1]
