@@ -17,7 +17,7 @@ class _Section(BaseModel):
 
 
 class VerifySettings(_Section):
-    """method: the acceptance rule ("token", Leviathan et al. 2211.17192); backend: a name of `specdec.verify.backends()`."""
+    """method: the acceptance rule ("token": Leviathan et al., arXiv 2211.17192). backend: one of `specdec doctor`'s."""
 
     method: Literal["token"] = "token"
     backend: Literal["auto", "reference", "cpu"] = "auto"
@@ -35,7 +35,7 @@ class Settings(_Section):
 
 
 def parse_settings(additional_config: Any) -> Settings:
-    """Settings from an engine's additional config (a dict, or None). Raises SpecdecError naming the key and the remedy."""
+    """Settings from an engine's additional config, a dict or None. Raises SpecdecError naming key and remedy."""
     raw = (additional_config or {}).get("specdec", {}) if isinstance(additional_config, dict | None) else None
     if not isinstance(raw, dict):
         raise SpecdecError(f'additional_config["specdec"] must be an object of settings, not {raw!r}')

@@ -13,7 +13,7 @@ namespace specdec {
 // live for one call: nothing is left behind that a fork of the engine could break.
 constexpr int64_t kLogitsPerThread = 1 << 19;
 
-// f(i, worker) for every i; worker < the number returned by this rule. Order is free: f must write only to its own i.
+// f() makes one worker (its scratch memory), called as worker(i); each i goes to one worker, in any order.
 template <typename F>
 void parallel_for(int64_t count, int64_t total_logits, int max_threads, F f) {
   const int64_t wanted = std::min<int64_t>({count, total_logits / kLogitsPerThread, static_cast<int64_t>(max_threads)});

@@ -5,12 +5,23 @@ for every Python version: a file that was trained on here never turns up as held
 Licence of the text: the Python Software Foundation License, version 2 (see LICENSE-NOTE.md beside this file).
 """
 
+import argparse
 import hashlib
+import json
 import sysconfig
 from pathlib import Path
 
 # Tables and fixtures rather than source code: long runs of numbers, other encodings, deliberately broken syntax.
-LEFT_OUT = ("site-packages", "dist-packages", "encodings", "lib2to3", "__pycache__", "cjkencodings", "pydoc_data", "ensurepip")
+LEFT_OUT = (
+    "site-packages",
+    "dist-packages",
+    "encodings",
+    "lib2to3",
+    "__pycache__",
+    "cjkencodings",
+    "pydoc_data",
+    "ensurepip",
+)
 MAX_BYTES = 400_000
 
 
@@ -39,3 +50,20 @@ def documents(held_out: bool) -> list[tuple[str, str]]:
             except UnicodeDecodeError:
                 continue
     return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Writes the two sides of the split as JSON lines, for `specdec train`."
+    )
+    parser.add_argument("--output", type=Path, default=Path("build/tiny-lm/text"))
+    args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+    for name, held_out in (("train", False), ("held-out", True)):
+        lines = [json.dumps({"text": text, "file": relative}) for relative, text in documents(held_out)]
+        (args.output / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+        print(f"{args.output / name}.jsonl: {len(lines)} documents")
+
+
+if __name__ == "__main__":
+    main()

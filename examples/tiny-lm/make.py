@@ -16,17 +16,26 @@ from pathlib import Path
 import numpy as np
 import torch
 from corpus import documents
-from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 VOCAB_SIZE = 1024
 END = "<|endoftext|>"
-CONFIG = dict(
-    vocab_size=VOCAB_SIZE, hidden_size=160, intermediate_size=384, num_hidden_layers=28,
-    num_attention_heads=4, num_key_value_heads=2, head_dim=32, max_position_embeddings=1024,
-    rms_norm_eps=1e-5, tie_word_embeddings=True, bos_token_id=0, eos_token_id=0, rope_theta=10000.0,
-)
+CONFIG = {
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 160,
+    "intermediate_size": 384,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "max_position_embeddings": 1024,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": True,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "rope_theta": 10000.0,
+}
 
 
 def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -36,10 +45,12 @@ def make_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
-            vocab_size=VOCAB_SIZE, special_tokens=[END], initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+            vocab_size=VOCAB_SIZE, special_tokens=[END], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+        )
         tokenizer.train_from_iterator((text for _, text in documents(held_out=False)), trainer)
         PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, bos_token=END, eos_token=END, model_max_length=1024).save_pretrained(folder)
+            tokenizer_object=tokenizer, bos_token=END, eos_token=END, model_max_length=1024
+        ).save_pretrained(folder)
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
@@ -57,7 +68,7 @@ def batches(tokens: np.ndarray, rows: int, length: int, seed: int, start: int):
     while True:
         rng = np.random.default_rng((seed, step))
         offsets = rng.integers(0, len(tokens) - length - 1, rows)
-        yield torch.from_numpy(np.stack([tokens[o:o + length + 1] for o in offsets]).astype(np.int64))
+        yield torch.from_numpy(np.stack([tokens[o : o + length + 1] for o in offsets]).astype(np.int64))
         step += 1
 
 
@@ -67,10 +78,12 @@ def held_out_loss(model, tokens: np.ndarray, length: int = 512, windows: int = 6
     offsets = np.linspace(0, len(tokens) - length - 1, windows).astype(int)
     total = 0.0
     for i in range(0, windows, 16):
-        batch = torch.from_numpy(np.stack([tokens[o:o + length + 1] for o in offsets[i:i + 16]]).astype(np.int64))
+        batch = torch.from_numpy(np.stack([tokens[o : o + length + 1] for o in offsets[i : i + 16]]).astype(np.int64))
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(input_ids=batch[:, :-1]).logits
-        total += torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten(), reduction="sum").item()
+        total += torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1).float(), batch[:, 1:].flatten(), reduction="sum"
+        ).item()
     return total / (windows * length)
 
 
@@ -103,7 +116,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("build/tiny-lm/model"), help="the finished model")
     parser.add_argument("--hours", type=float, default=1.1, help="training time in all; the schedule follows the clock")
     parser.add_argument("--rows", type=int, default=16)
-    parser.add_argument("--length", type=int, default=512, help="tokens a row; the last 15 %% of the time uses twice that")
+    parser.add_argument(
+        "--length", type=int, default=512, help="tokens a row; the last 15 %% of the time uses twice that"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -164,9 +179,19 @@ def main() -> None:
     loss = held_out_loss(final, held_out)
     final.save_pretrained(args.output, safe_serialization=True)
     tokenizer.save_pretrained(args.output)
-    (args.output / "training.json").write_text(json.dumps(
-        {"held_out_loss_nats_per_token": round(loss, 4), "steps": step, "training_tokens": step * args.rows * args.length,
-         "seed": args.seed, "parameters": sum(p.numel() for p in final.parameters())}, indent=1) + "\n")
+    (args.output / "training.json").write_text(
+        json.dumps(
+            {
+                "held_out_loss_nats_per_token": round(loss, 4),
+                "steps": step,
+                "training_tokens": step * args.rows * args.length,
+                "seed": args.seed,
+                "parameters": sum(p.numel() for p in final.parameters()),
+            },
+            indent=1,
+        )
+        + "\n"
+    )
     print(f"held-out loss {loss:.4f}; saved to {args.output}", flush=True)
 
 

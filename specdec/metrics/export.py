@@ -1,9 +1,12 @@
 """Prometheus export of the counters: one collector that reads the workers' files at each scrape.
 
 PromQL, to be read with the metric names below:
-  acceptance rate by position   rate(specdec_accepted_tokens_total[5m]) / rate(specdec_reached_draft_tokens_total[5m])
-  expected beside it            rate(specdec_expected_acceptance_sum_total[5m]) / rate(specdec_reached_draft_tokens_total[5m])
-  acceptance length             rate(specdec_tokens_per_step_sum[5m]) / rate(specdec_tokens_per_step_count[5m])
+  acceptance rate by position
+    rate(specdec_accepted_tokens_total[5m]) / rate(specdec_reached_draft_tokens_total[5m])
+  what it is expected to be
+    rate(specdec_expected_acceptance_sum_total[5m]) / rate(specdec_reached_draft_tokens_total[5m])
+  acceptance length
+    rate(specdec_tokens_per_step_sum[5m]) / rate(specdec_tokens_per_step_count[5m])
 A lasting gap between the first two means that the stored draft distribution is not the one that sampled.
 """
 

@@ -33,8 +33,10 @@ def _processor_active(processor: Any) -> bool:
     return True
 
 
-def processed_rows(logits: torch.Tensor, metadata: Any, spec: Any, sampler: Any, rejection_sampler: Any) -> torch.Tensor:
-    """float32 copy of logits [N + B, V] (or [B, V] without drafts) with vLLM's own processors applied, per draft prefix."""
+def processed_rows(
+    logits: torch.Tensor, metadata: Any, spec: Any, sampler: Any, rejection_sampler: Any
+) -> torch.Tensor:
+    """float32 copy of logits [N + B, V], or [B, V] without drafts, after vLLM's own processors, per draft prefix."""
     if spec is None:
         return sampler.apply_logits_processors(logits.to(torch.float32, copy=True), metadata, False)
     rows = torch.empty_like(logits, dtype=torch.float32)

@@ -1,12 +1,13 @@
 """The MTP head as a vLLM model: what `--speculative-config '{"method": "mtp", "model": HEAD}'` loads.
 
 One step, for the token at position j + 1 and the target's (or the head's own previous) hidden state at j:
-    x = eh_proj([enorm(embedding), hnorm(hidden)]);  x = decoder_layer(x);  hidden' = norm(x);  logits = lm_head(hidden')
-`hidden'`, after the norm, is what the next step is fed with. The decoder layer is vLLM's own layer of the target's
-family, built from the target's own config, so its attention shares the engine's paged KV cache.
+    x = decoder_layer(eh_proj([enorm(embedding), hnorm(hidden)]));  hidden' = norm(x);  logits = lm_head(hidden')
+`hidden'`, after the norm, is what the next step is fed with. The decoder layer is vLLM's own of the target's family,
+built from the target's own config, so its attention shares the engine's paged KV cache.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,7 +21,7 @@ from vllm.model_executor.models.utils import AutoWeightsLoader, WeightsMapper
 from specdec.engines.vllm.families import DECODER_LAYERS
 from specdec.errors import SpecdecError
 
-STACKED = {
+STACKED: dict[str, Any] = {
     ".q_proj": (".qkv_proj", "q"),
     ".k_proj": (".qkv_proj", "k"),
     ".v_proj": (".qkv_proj", "v"),
@@ -31,11 +32,13 @@ STACKED = {
 
 @support_torch_compile
 class MTPStep(nn.Module):
-    """The trained part of the head; `embed_tokens` is the target's, set by the proposer after loading."""
+    """The trained part of the head."""
+
+    embed_tokens: nn.Module  # the target's, set by the proposer after loading
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = ""):
         super().__init__()
-        speculative = vllm_config.speculative_config
+        speculative: Any = vllm_config.speculative_config
         head = speculative.draft_model_config.hf_config
         target = speculative.target_model_config.hf_text_config
         d, eps = head.hidden_size, target.rms_norm_eps
@@ -59,9 +62,12 @@ class MTPStep(nn.Module):
 class SpecdecMTPHead(nn.Module):
     """Registered with vLLM as architecture `SpecdecMTPHead`."""
 
+    lm_head: nn.Module  # the target's, set by the proposer after loading
+
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = ""):
         super().__init__()
-        self.config = vllm_config.speculative_config.draft_model_config.hf_config
+        speculative: Any = vllm_config.speculative_config
+        self.config = speculative.draft_model_config.hf_config
         self.model = MTPStep(vllm_config=vllm_config, prefix="model")
         self.logits_processor = LogitsProcessor(self.config.vocab_size)
 

@@ -1,6 +1,6 @@
 """Drafting with the MTP head: vLLM's own loop over the steps, with our sampling and our keeping of draft rows."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from vllm.v1.spec_decode.eagle import EagleProposer
@@ -42,7 +42,7 @@ class MTPProposer(EagleProposer):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         if self._store is None:
             return self._greedy_sample(hidden_states), None
-        logits = self.model.compute_logits(hidden_states)
+        logits = cast(Any, self.model).compute_logits(hidden_states)
         token_ids, stats = sample_draft(logits, self._sampling, self._step, backend=self._backend)
         self._store.write(self._step, logits, stats)
         self._step += 1

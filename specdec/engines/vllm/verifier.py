@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from vllm.v1.outputs import SamplerOutput
 
+from specdec.config import VerifySettings
 from specdec.engines.vllm.drafts import DraftStore
 from specdec.engines.vllm.logits import logprobs_of, processed_rows, processors_active
 from specdec.engines.vllm.requests import RequestTable
@@ -21,11 +22,15 @@ class Verifier:
     """runner: the V1 model runner; store: None where drafts are one-hot; counters: None where metrics are off."""
 
     def __init__(
-        self, runner: Any, table: RequestTable, store: DraftStore | None, counters: StepCounters | None, verify_settings: Any
+        self,
+        runner: Any,
+        table: RequestTable,
+        store: DraftStore | None,
+        counters: StepCounters | None,
+        settings: VerifySettings,
     ):
         self._runner, self._table, self._store, self._counters = runner, table, store, counters
-        self._method, self._backend = verify_settings.method, verify_settings.backend
-        self._sync_free = runner.use_async_scheduling
+        self._method, self._backend = settings.method, settings.backend
 
     def sample(self, logits: torch.Tensor | None, spec: Any) -> SamplerOutput:
         """In the place of `GPUModelRunner._sample(logits [N + B, V], spec_decode_metadata)`."""
@@ -61,7 +66,9 @@ class Verifier:
     def _verify(self, logits: torch.Tensor, spec: Any, num_drafts: list[int], sampling: Any) -> VerifyOutput:
         request_ids = self._runner.input_batch.req_ids
         kept = self._store.take(request_ids, num_drafts) if self._store is not None else None
-        token_ids = spec.draft_token_ids if spec is not None else torch.empty(0, dtype=torch.int32, device=logits.device)
+        token_ids = (
+            spec.draft_token_ids if spec is not None else torch.empty(0, dtype=torch.int32, device=logits.device)
+        )
         if self._store is None or not any(num_drafts):
             draft = Draft(token_ids, num_drafts)
         else:
@@ -94,7 +101,9 @@ def _without_lost_drafts(
     Such a request is verified as having no drafts: its first row, the target's distribution behind its last real
     token, decides one token. That is exact whatever its drafts were; taking them for one-hot would not be.
     """
-    rows, tokens, row, token = [], [], 0, 0
+    rows: list[int] = []
+    tokens: list[int] = []
+    row = token = 0
     for wanted, have in zip(num_drafts, found, strict=True):
         rows += range(row, row + have + 1)
         tokens += range(token, token + have)

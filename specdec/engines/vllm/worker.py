@@ -22,7 +22,7 @@ from specdec.metrics.counters import DIRECTORY_VARIABLE, StepCounters
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as PlatformWorker
 else:
-    from vllm.v1.worker.gpu_worker import Worker as PlatformWorker
+    from vllm.v1.worker.gpu_worker import Worker as PlatformWorker  # type: ignore[assignment]
 
 logger = init_logger(__name__)
 

@@ -1,7 +1,7 @@
 """Runs one real vLLM engine in a process of its own, for the tests: JSON in on stdin, JSON out to the file named there.
 
-    {"engine": {LLM arguments}, "fault": null | name in faults.py, "jobs": [{"prompts": [[ids]], "repeat": 1, "params": {...}}],
-     "output": path}
+    {"engine": {LLM arguments}, "fault": null | name in faults.py, "output": path,
+     "jobs": [{"prompts": [[ids]], "repeat": 1, "params": {...}}]}
 All jobs of a call share one batch, so requests with different parameters run side by side.
 """
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+
 from specdec.engines.vllm import verifier
 from specdec.sampling import filtered_logits
 from specdec.verify import Draft, verify

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from tests.engines.vllm.engine import MODEL, Outcome, ours, run_child
 
 GREEDY = {"temperature": 0.0, "max_tokens": 128, "ignore_eos": True}
@@ -19,10 +20,16 @@ def mixed_jobs(prompts: list[list[int]]) -> list[dict]:
     return [
         {"prompts": prompts, "params": GREEDY},
         *({"prompts": prompts[:4], "params": p} for p in LOGPROBS),
-        {"prompts": prompts[:4], "params": {"temperature": 1.0, "n": 3, "max_tokens": 20, "ignore_eos": True, "seed": 3}},
+        {
+            "prompts": prompts[:4],
+            "params": {"temperature": 1.0, "n": 3, "max_tokens": 20, "ignore_eos": True, "seed": 3},
+        },
         {"prompts": prompts[:16], "params": {"temperature": 0.0, "max_tokens": 64, "stop": ["e", "\n"]}},
         {"prompts": prompts[:4], "params": {"temperature": 1.0, "max_tokens": 7, "ignore_eos": True}},
-        {"prompts": [(p * 11)[:247] for p in prompts[:4]], "params": {"temperature": 0.0, "max_tokens": 64, "ignore_eos": True}},
+        {
+            "prompts": [(p * 11)[:247] for p in prompts[:4]],
+            "params": {"temperature": 0.0, "max_tokens": 64, "ignore_eos": True},
+        },
         {"prompts": prompts[:2], "params": seeded},
         {"prompts": prompts[:1], "params": {**seeded, "top_k": 50, "min_tokens": 30, "repetition_penalty": 1.3}},
     ]

@@ -1,17 +1,17 @@
 """Losslessness in the real engine: the law of what it emits equals that of sampling without speculation.
 
 Requests emit TOKENS tokens. The first comes from the prefill, so tokens 2 to 4 are drafts 1 to 3 of the first verify
-step (or what replaced them) and the fifth its bonus token. Compared are the joint law of tokens 2-4 and the law of token 5
-given them, as the joint law of tokens 2-5: two samples, one from an engine without speculation, by a chi-square test of
-homogeneity at a level that, over all comparisons of this file, gives a false alarm once in 10,000 runs.
+step (or what replaced them) and the fifth its bonus token. Compared is the joint law of tokens 1 to 5, and with it that
+of tokens 2 to 4 and of the next one given them: two samples, one from an engine without speculation, by a chi-square
+test of homogeneity, at a level that over all comparisons of this file gives a false alarm once in 10,000 runs.
 """
 
 from collections import Counter
 
 import pytest
 import torch
-from tests.engines.vllm.engine import Outcome, ours, run_child, speculative
 
+from tests.engines.vllm.engine import Outcome, ours, run_child, speculative
 from tests.helpers.statistics import two_sample
 
 TOKENS = 6

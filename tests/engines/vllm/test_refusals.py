@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from tests.engines.vllm.engine import HEAD, fail_child, ours, run_child, speculative
 
 

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.engines.vllm.engine import HEAD, MODEL
 
 from specdec.demo.scrape import parse_counters
 from specdec.demo.servers import Server, free_port
 from specdec.engines.command import Kind, server_command
 from specdec.engines.installed import require_vllm
+from tests.engines.vllm.engine import HEAD, MODEL
 
 EXTRA = ("--max-model-len", "256", "--served-model-name", "tiny")
 

@@ -1,0 +1,79 @@
+"""Draft rows by request: whoever missed a step finds its own rows again, and nobody finds another's."""
+
+import torch
+
+from specdec.engines.vllm.drafts import DraftStore
+
+V, N = 5, 2
+
+
+def rows(*values: float) -> torch.Tensor:
+    return torch.tensor(values)[:, None].expand(-1, V).clone()
+
+
+def propose(store: DraftStore, ids: list[str], base: float) -> None:
+    """Request i's draft `step` gets logits and statistics of base + i + 0.1 * step."""
+    store.begin(ids)
+    for step in range(N):
+        values = rows(*(base + i + 0.1 * step for i in range(len(ids))))
+        store.write(step, values, values[:, :4].double())
+
+
+def taken(store: DraftStore, ids: list[str], wanted: list[int]) -> tuple[list[int], list[float]]:
+    result = store.take(ids, wanted)
+    if result is None:
+        return [0] * len(ids), []
+    found, logits, stats = result
+    assert torch.equal(logits[:, 0].double(), stats[:, 0].to(torch.float64))
+    return found, [round(x, 3) for x in logits[:, 0].tolist()]
+
+
+def test_rows_come_back_in_the_order_asked_for() -> None:
+    store = DraftStore(N)
+    propose(store, ["a", "b", "c"], 10)
+    assert taken(store, ["c", "a", "b"], [2, 2, 2]) == ([2, 2, 2], [12, 12.1, 10, 10.1, 11, 11.1])
+
+
+def test_truncated_drafts_take_only_their_first_rows() -> None:
+    store = DraftStore(N)
+    propose(store, ["a", "b"], 10)
+    assert taken(store, ["a", "b"], [1, 0]) == ([1, 0], [10])
+
+
+def test_a_request_that_sat_out_a_step_keeps_its_rows() -> None:
+    store = DraftStore(N)
+    propose(store, ["a", "b"], 10)
+    assert taken(store, ["a"], [2]) == ([2], [10, 10.1])
+    propose(store, ["a"], 20)
+    assert taken(store, ["a", "b"], [2, 2]) == ([2, 2], [20, 20.1, 11, 11.1])
+
+
+def test_rows_are_taken_once() -> None:
+    """After a step without a proposal (vLLM pads the drafts with zeros) old rows must not be used again."""
+    store = DraftStore(N)
+    propose(store, ["a", "b"], 10)
+    taken(store, ["a", "b"], [2, 2])
+    assert taken(store, ["a", "b"], [2, 2]) == ([0, 0], [])
+
+
+def test_a_request_without_rows_is_reported_beside_one_with() -> None:
+    store = DraftStore(N)
+    propose(store, ["a"], 10)
+    assert taken(store, ["new", "a"], [2, 2]) == ([0, 2], [10, 10.1])
+
+
+def test_released_slots_are_used_again_and_growing_keeps_rows() -> None:
+    store = DraftStore(N)
+    propose(store, ["a", "b"], 10)
+    store.release("a")
+    many = [f"r{i}" for i in range(20)]
+    propose(store, many, 100)
+    assert taken(store, ["b", "r0", "r19"], [2, 1, 1]) == ([2, 1, 1], [11, 11.1, 100, 119])
+    assert store.nbytes >= 21 * N * V * 4
+
+
+def test_an_id_that_comes_back_does_not_find_the_rows_of_its_namesake() -> None:
+    store = DraftStore(N)
+    propose(store, ["a"], 10)
+    store.release("a")
+    assert taken(store, ["a"], [2]) == ([0], [])
