@@ -20,7 +20,7 @@ FIELDS = {
     "accepted": MAX_POSITIONS,
     "expected_sum": MAX_POSITIONS,
     "tokens_per_step": MAX_POSITIONS + 2,  # index = tokens emitted by one request in one step
-    "dropped_drafts": 1,
+    "lost_rows": 1,
 }
 SIZE = sum(FIELDS.values())
 DIRECTORY_VARIABLE = "SPECDEC_METRICS_DIR"
@@ -78,6 +78,6 @@ class StepCounters:
         emitted = np.minimum(num_accepted[with_drafts] + 1, MAX_POSITIONS + 1)
         views["tokens_per_step"][: MAX_POSITIONS + 2] += np.bincount(emitted, minlength=MAX_POSITIONS + 2)
 
-    def record_dropped(self, count: int) -> None:
-        """Draft tokens given up unread because their draft rows were gone (see engines/vllm/drafts.py)."""
-        self.views["dropped_drafts"][0] += count
+    def record_lost(self, count: int) -> None:
+        """Draft tokens verified as one-hot because their draft rows were gone (see engines/vllm/drafts.py)."""
+        self.views["lost_rows"][0] += count

@@ -32,7 +32,7 @@ BY_POSITION = {
 }
 PLAIN = {
     "steps": ("specdec_verify_steps", "Verify steps of one request with at least one draft token."),
-    "dropped_drafts": ("specdec_dropped_draft_tokens", "Draft tokens given up because their draft rows were gone."),
+    "lost_rows": ("specdec_lost_draft_rows", "Draft tokens verified as one-hot because their draft rows were gone."),
 }
 
 

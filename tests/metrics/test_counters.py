@@ -1,4 +1,4 @@
-"""Counters by hand-worked steps, their file read back as another process would, and the Prometheus text made of them."""
+"""Counters by hand-worked steps, their file read as another process would, and the Prometheus text made of them."""
 
 import json
 from pathlib import Path

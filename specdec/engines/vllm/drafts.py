@@ -1,12 +1,24 @@
 """Draft rows between the step that proposes and the step that verifies, kept by request.
 
-vLLM keeps them by batch position and, when one request missed a step, verifies the whole batch as if the drafts were
-one-hot, which biases every output in it. Here a row belongs to a request: one that was left out of a step (token
-budget) finds its rows again, and one whose rows are gone (its drafts were replaced by padding) is reported as having
-none, so that its drafts are given up, which is exact.
+A row belongs to a request, not to a place in the batch: a request left out of a step (token budget) finds its own rows
+again. vLLM keeps them by batch position and, when one request missed a step, verifies the whole batch as if the
+drafts were one-hot.
+
+Verifying a sampled draft as one-hot is exact whatever sampled it: x is kept with probability p(x), or else replaced by
+a draw from p without x, so the token's law is p for every x. It only costs acceptance. So that is what happens to
+drafts whose rows are gone (vLLM has put padding in their place), and to those of requests with a grammar: there vLLM
+cuts the drafts at the first token that the grammar forbids, and a cut that looks at the token's value is only harmless
+where the law is p for every value.
 """
 
+from collections.abc import Collection, Sequence
+
 import torch
+
+from specdec.verify.types import NUM_STATS
+
+# Row statistics of a point mass: temperature 0 (see specdec.verify.Draft).
+POINT_MASS = 0.0
 
 
 class DraftStore:
@@ -36,8 +48,7 @@ class DraftStore:
         for request_id in request_ids:
             if request_id not in self._slots:
                 self._slots[request_id] = self._free.pop() if self._free else len(self._slots)
-        slots = [self._slots[i] for i in request_ids]
-        self._index = _as_index(slots)
+        self._index = _as_index([self._slots[i] for i in request_ids])
 
     def write(self, step: int, logits: torch.Tensor, stats: torch.Tensor) -> None:
         """Keep draft `step`: logits [B, V] and row statistics [B, 4] in the order given to `begin`."""
@@ -48,26 +59,29 @@ class DraftStore:
         for request_id in self._writing:
             self._kept[request_id] = step + 1
 
-    def take(self, request_ids: list[str], wanted: list[int]) -> tuple[list[int], torch.Tensor, torch.Tensor] | None:
-        """Rows of the first wanted[i] drafts of each request, and forget that they were kept.
+    def take(
+        self, request_ids: list[str], wanted: Sequence[int], as_one_hot: Collection[str] = ()
+    ) -> tuple[torch.Tensor, torch.Tensor, int] | None:
+        """Rows of the first wanted[i] drafts of each request, which are then forgotten.
 
-        Returns (found per request: wanted[i], or 0 where the rows are gone; logits [sum(found), V]; stats
-        [sum(found), 4]), or None where nothing was found.
+        as_one_hot: requests whose drafts are to be verified as one-hot in any case.
+        Returns (logits [sum(wanted), V], stats [sum(wanted), 4], drafts whose rows were gone); the statistics of a
+        draft without rows say "point mass". None before the first write: then the whole batch is one-hot.
         """
-        found = [n if n <= self._kept.pop(i, 0) else 0 for i, n in zip(request_ids, wanted, strict=True)]
-        if not any(found) or self._logits is None or self._stats is None:
+        kept = [self._kept.pop(i, 0) for i in request_ids]
+        if self._logits is None or self._stats is None:
             return None
+        gone = [n > k for n, k in zip(wanted, kept, strict=True)]
+        one_hot = [g or i in as_one_hot for g, i in zip(gone, request_ids, strict=True)]
         slots = [self._slots.get(i, 0) for i in request_ids]
-        if slots == list(range(len(slots))) and all(n == self._n for n in found):
-            return found, self._logits[: len(slots)].flatten(0, 1), self._stats[: len(slots)].flatten(0, 1)
-        rows = [slot * self._n + step for slot, n in zip(slots, found, strict=True) for step in range(n)]
-        index = torch.tensor(rows, device=self._logits.device)
-        return found, self._logits.flatten(0, 1)[index], self._stats.flatten(0, 1)[index]
-
-    def discard(self, request_ids: list[str]) -> None:
-        """What was kept for these requests will not be verified."""
-        for request_id in request_ids:
-            self._kept.pop(request_id, None)
+        if not any(one_hot) and all(n == self._n for n in wanted) and slots == list(range(len(slots))):
+            return self._logits[: len(slots)].flatten(0, 1), self._stats[: len(slots)].flatten(0, 1), 0
+        rows = [slot * self._n + step for slot, n in zip(slots, wanted, strict=True) for step in range(n)]
+        index = torch.tensor(rows, dtype=torch.int64, device=self._logits.device)
+        stats = self._stats.flatten(0, 1)[index]
+        flags = torch.tensor([flag for flag, n in zip(one_hot, wanted, strict=True) for _ in range(n)])
+        stats[flags.to(stats.device), :] = POINT_MASS
+        return self._logits.flatten(0, 1)[index], stats, sum(n for n, g in zip(wanted, gone, strict=True) if g)
 
     def release(self, request_id: str) -> None:
         """The request is over: its slot is free again."""
@@ -82,8 +96,8 @@ class DraftStore:
         if needed <= have:
             return
         slots = max(8, 2 * have, needed)
-        grown = logits.new_empty(slots, self._n, logits.shape[-1])
-        grown_stats = stats.new_empty(slots, self._n, stats.shape[-1])
+        grown = logits.new_zeros(slots, self._n, logits.shape[-1])
+        grown_stats = stats.new_zeros(slots, self._n, NUM_STATS)
         if self._logits is not None and self._stats is not None:
             grown[:have], grown_stats[:have] = self._logits, self._stats
         self._logits, self._stats = grown, grown_stats

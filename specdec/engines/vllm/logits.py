@@ -3,12 +3,14 @@
 Rows are request-major as the runner computes them: each request's draft rows, then its bonus row.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from vllm.config.model import PROCESSED_LOGPROBS_MODES
 from vllm.v1.outputs import LogprobsTensors
 from vllm.v1.sample.logits_processor.builtin import LogitBiasLogitsProcessor, MinTokensLogitsProcessor
+from vllm.v1.sample.logits_processor.state import LogitsProcessors
 
 from specdec.sampling import SamplingBatch, filtered_logits
 
@@ -39,12 +41,20 @@ def processed_rows(
     """float32 copy of logits [N + B, V], or [B, V] without drafts, after vLLM's own processors, per draft prefix."""
     if spec is None:
         return sampler.apply_logits_processors(logits.to(torch.float32, copy=True), metadata, False)
+    everything = metadata.logitsprocs.non_argmax_invariant
+    min_tokens = [p for p in everything if isinstance(p, MinTokensLogitsProcessor)]
+    others = LogitsProcessors([p for p in metadata.logitsprocs.all if p not in min_tokens])
+    metadata = replace(metadata, logitsprocs=others)
     rows = torch.empty_like(logits, dtype=torch.float32)
     bonus = logits[spec.bonus_logits_indices].to(torch.float32)
     # The bonus rows first: the thinking budget's state moves on with them, as in vLLM's own order.
     rows[spec.bonus_logits_indices] = sampler.apply_logits_processors(bonus, metadata, True)
     drafts = logits[spec.target_logits_indices].to(torch.float32)
     rows[spec.target_logits_indices] = rejection_sampler.apply_logits_processors(drafts, metadata, spec)
+    # vLLM counts the bonus row's token as the next one, not as the one behind the drafts, and so forbids the end for
+    # too long; taken as one row more of its request, each row gets its own count.
+    for processor in min_tokens:
+        rows = processor.apply_with_spec_decode(rows, [n + 1 for n in spec.num_draft_tokens])
     return rows
 
 

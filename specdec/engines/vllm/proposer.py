@@ -6,6 +6,7 @@ import torch
 from vllm.v1.spec_decode.eagle import EagleProposer
 
 from specdec.engines.vllm.drafts import DraftStore
+from specdec.engines.vllm.repair import repaired, uniform_row
 from specdec.engines.vllm.requests import RequestTable
 from specdec.verify import sample_draft
 
@@ -31,6 +32,8 @@ class MTPProposer(EagleProposer):
         # the one after that. Read from the device tensor: host-side counts lag under asynchronous scheduling.
         last = attention.query_start_loc[1:] - 1 if indices is None else indices
         request_ids = self._runner.input_batch.req_ids
+        if positions.dim() == 2:  # M-RoPE: [3, tokens], alike for text
+            positions = positions[0]
         first_draft = positions[last].to(torch.int64) + 2
         self._sampling = self._table.batch(request_ids, self._runner.requests, first_draft)
         self._step = 0
@@ -43,7 +46,9 @@ class MTPProposer(EagleProposer):
         if self._store is None:
             return self._greedy_sample(hidden_states), None
         logits = cast(Any, self.model).compute_logits(hidden_states)
-        token_ids, stats = sample_draft(logits, self._sampling, self._step, backend=self._backend)
+        logits, (token_ids, stats) = repaired(
+            logits, lambda rows: sample_draft(rows, self._sampling, self._step, backend=self._backend), uniform_row
+        )
         self._store.write(self._step, logits, stats)
         self._step += 1
         return token_ids, None

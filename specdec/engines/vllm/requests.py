@@ -9,7 +9,7 @@ import torch
 from specdec.sampling import SamplingBatch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by identity: rows are made once per request
 class RequestSampling:
     """One request's settings; top_k 0, top_p 1 and min_p 0 mean off, temperature 0 greedy; seed is 64 bits, signed."""
 
@@ -18,6 +18,8 @@ class RequestSampling:
     top_p: float
     min_p: float
     seed: int
+    has_grammar: bool
+    params: Any  # the engine's own object: a streaming request may get another one under the same id
 
 
 class RequestTable:
@@ -32,20 +34,20 @@ class RequestTable:
         self._engine_seed, self._vocab_size, self._device = engine_seed, vocab_size, device
         self._known: dict[str, RequestSampling] = {}
         self._admitted = 0
-        self._batch_ids: list[str] = []
+        self._rows: list[RequestSampling] = []
+        self.with_grammar: set[str] = set()  # of the last batch
         self._batch: SamplingBatch | None = None
 
     def forget(self, request_id: str) -> None:
-        self._known.pop(request_id, None)
-        self._batch = None  # the id may come back with other parameters
+        self._known.pop(request_id, None)  # the id may come back with other parameters
 
     def batch(self, request_ids: list[str], requests: Any, position: torch.Tensor) -> SamplingBatch:
         """SamplingBatch [B] of these requests; position [B] int64: absolute index of the first token decided.
 
         requests: the runner's table, request id -> state with `sampling_params`.
         """
-        if self._batch is None or self._batch_ids != request_ids:
-            rows = [self._lookup(i, requests) for i in request_ids]
+        rows = [self._lookup(i, requests) for i in request_ids]
+        if self._batch is None or self._rows != rows:
             self._batch = SamplingBatch(
                 temperature=self._column([r.temperature for r in rows], torch.float32),
                 top_k=self._column([r.top_k for r in rows], torch.int32),
@@ -54,7 +56,8 @@ class RequestTable:
                 seed=self._column([r.seed for r in rows], torch.int64),
                 position=position,
             )
-            self._batch_ids = list(request_ids)
+            self._rows = rows
+            self.with_grammar = {i for i, r in zip(request_ids, rows, strict=True) if r.has_grammar}
         self._batch.position = position
         return self._batch
 
@@ -62,9 +65,8 @@ class RequestTable:
         return torch.tensor(values, dtype=dtype).to(self._device, non_blocking=True)
 
     def _lookup(self, request_id: str, requests: Any) -> RequestSampling:
-        known = self._known.get(request_id)
-        if known is None:
-            params = requests[request_id].sampling_params
+        known, params = self._known.get(request_id), requests[request_id].sampling_params
+        if known is None or known.params is not params:
             self._admitted += 1
             known = self._known[request_id] = RequestSampling(
                 temperature=params.temperature,
@@ -72,6 +74,8 @@ class RequestTable:
                 top_p=params.top_p,
                 min_p=params.min_p,
                 seed=_signed64(params.seed) if params.seed is not None else self._fresh_seed(),
+                has_grammar=params.structured_outputs is not None,
+                params=params,
             )
         return known
 

@@ -13,6 +13,7 @@ from vllm.v1.outputs import SamplerOutput
 from specdec.config import VerifySettings
 from specdec.engines.vllm.drafts import DraftStore
 from specdec.engines.vllm.logits import logprobs_of, processed_rows, processors_active
+from specdec.engines.vllm.repair import finite_part, repaired
 from specdec.engines.vllm.requests import RequestTable
 from specdec.metrics.counters import StepCounters
 from specdec.verify import Draft, VerifyOutput, verify
@@ -65,48 +66,27 @@ class Verifier:
 
     def _verify(self, logits: torch.Tensor, spec: Any, num_drafts: list[int], sampling: Any) -> VerifyOutput:
         request_ids = self._runner.input_batch.req_ids
-        kept = self._store.take(request_ids, num_drafts) if self._store is not None else None
-        token_ids = (
-            spec.draft_token_ids if spec is not None else torch.empty(0, dtype=torch.int32, device=logits.device)
+        kept = None
+        if self._store is not None:
+            # Taken even where nothing is wanted: rows of drafts that were not scheduled must not be found later.
+            kept = self._store.take(request_ids, num_drafts, as_one_hot=self._table.with_grammar)
+        token_ids = logits.new_empty(0, dtype=torch.int32) if spec is None else spec.draft_token_ids
+        draft = Draft(token_ids, num_drafts)
+        if kept is not None and token_ids.numel():
+            draft.logits, draft.row_stats, lost = kept
+            self._count_lost(lost)
+        _, out = repaired(
+            logits,
+            lambda rows: verify(rows, draft, sampling, method=self._method, backend=self._backend),
+            finite_part,
+            request_ids.__getitem__,
         )
-        if self._store is None or not any(num_drafts):
-            draft = Draft(token_ids, num_drafts)
-        else:
-            found, rows, stats = kept if kept is not None else ([0] * len(num_drafts), None, None)
-            if found != num_drafts:
-                logits, token_ids = _without_lost_drafts(logits, token_ids, num_drafts, found)
-                self._count_lost(sum(num_drafts) - sum(found))
-            draft = Draft(token_ids, found, logits=rows, row_stats=stats)
-        out = verify(logits, draft, sampling, method=self._method, backend=self._backend)
         if self._counters is not None and token_ids.numel():
-            self._record(draft, out)
+            self._counters.record(
+                np.asarray(num_drafts), out.num_accepted.cpu().numpy(), out.acceptance_probability.cpu().numpy()
+            )
         return out
 
-    def _record(self, draft: Draft, out: VerifyOutput) -> None:
-        assert self._counters is not None, "checked by the caller"
-        self._counters.record(
-            np.asarray(draft.num_per_request), out.num_accepted.cpu().numpy(), out.acceptance_probability.cpu().numpy()
-        )
-
     def _count_lost(self, count: int) -> None:
-        if self._counters is not None:
-            self._counters.record_dropped(count)
-
-
-def _without_lost_drafts(
-    logits: torch.Tensor, token_ids: torch.Tensor, num_drafts: list[int], found: list[int]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows and tokens of a batch in which some requests' draft rows are gone.
-
-    Such a request is verified as having no drafts: its first row, the target's distribution behind its last real
-    token, decides one token. That is exact whatever its drafts were; taking them for one-hot would not be.
-    """
-    rows: list[int] = []
-    tokens: list[int] = []
-    row = token = 0
-    for wanted, have in zip(num_drafts, found, strict=True):
-        rows += range(row, row + have + 1)
-        tokens += range(token, token + have)
-        row, token = row + wanted + 1, token + wanted
-    device = logits.device
-    return logits[torch.tensor(rows, device=device)], token_ids[torch.tensor(tokens, dtype=torch.int64, device=device)]
+        if self._counters is not None and count:
+            self._counters.record_lost(count)

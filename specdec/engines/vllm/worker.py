@@ -32,6 +32,7 @@ class Worker(PlatformWorker):
 
     def __init__(self, vllm_config: Any, *args: Any, **kwargs: Any):
         require_vllm()
+        _check_combination(vllm_config)
         self.specdec_settings = parse_settings(vllm_config.additional_config)
         _check_head(vllm_config)
         super().__init__(vllm_config, *args, **kwargs)
@@ -58,6 +59,9 @@ def install(runner: Any, settings: Any, count: bool) -> None:
             store = DraftStore(speculative.num_speculative_tokens)
         runner.drafter = MTPProposer(runner.vllm_config, runner.device, runner)
         runner.drafter.attach(runner, table, store, settings.verify.backend)
+        # vLLM gives up the whole batch's drafts when one request comes near max_model_len. The drafting loop bounds
+        # positions and slots by itself, and the scheduler cuts drafts at the limit, so the others may go on.
+        runner._input_fits_in_drafter = lambda attention: attention is not None
     counters = StepCounters(_directory(), _labels(runner)) if settings.metrics.enabled and count else None
     runner.specdec_verifier = Verifier(runner, table, store, counters, settings.verify)
     runner._sample = runner.specdec_verifier.sample
@@ -79,6 +83,22 @@ def _directory() -> Path | None:
 def _labels(runner: Any) -> dict[str, str]:
     served = runner.model_config.served_model_name
     return {"model_name": served if isinstance(served, str) else served[0]}
+
+
+def _check_combination(vllm_config: Any) -> None:
+    """Refuse what this plugin would serve wrongly, or not as asked."""
+    speculative = vllm_config.speculative_config
+    if speculative is None:
+        return
+    if vllm_config.parallel_config.pipeline_parallel_size > 1:
+        raise SpecdecError("pipeline_parallel_size > 1 is not supported with speculation: use tensor parallelism")
+    if speculative.rejection_sample_method != "standard":
+        raise SpecdecError(
+            f"rejection_sample_method {speculative.rejection_sample_method!r} is vLLM's own and would be ignored: "
+            'leave it out, and set {"specdec": {"verify": {"method": ...}}} in --additional-config'
+        )
+    if getattr(speculative, "parallel_drafting", False):
+        raise SpecdecError("parallel_drafting is not supported: leave it out of --speculative-config")
 
 
 def _check_head(vllm_config: Any) -> None:

@@ -19,33 +19,37 @@ def propose(store: DraftStore, ids: list[str], base: float) -> None:
         store.write(step, values, values[:, :4].double())
 
 
-def taken(store: DraftStore, ids: list[str], wanted: list[int]) -> tuple[list[int], list[float]]:
-    result = store.take(ids, wanted)
-    if result is None:
-        return [0] * len(ids), []
-    found, logits, stats = result
-    assert torch.equal(logits[:, 0].double(), stats[:, 0].to(torch.float64))
-    return found, [round(x, 3) for x in logits[:, 0].tolist()]
+def taken(store: DraftStore, ids: list[str], wanted: list[int], one_hot: tuple[str, ...] = ()) -> list[float | None]:
+    """What comes back for each draft: its row's value, or None where it is to be verified as one-hot."""
+    result = store.take(ids, wanted, one_hot)
+    assert result is not None
+    logits, stats, _ = result
+    assert logits.shape == (sum(wanted), V) and stats.shape == (sum(wanted), 4)
+    values = []
+    for row, numbers in zip(logits, stats, strict=True):
+        assert (numbers == 0).all() or torch.equal(row[:4].double(), numbers), "rows and statistics belong together"
+        values.append(round(row[0].item(), 3) if numbers[0] != 0 else None)
+    return values
 
 
 def test_rows_come_back_in_the_order_asked_for() -> None:
     store = DraftStore(N)
     propose(store, ["a", "b", "c"], 10)
-    assert taken(store, ["c", "a", "b"], [2, 2, 2]) == ([2, 2, 2], [12, 12.1, 10, 10.1, 11, 11.1])
+    assert taken(store, ["c", "a", "b"], [2, 2, 2]) == [12, 12.1, 10, 10.1, 11, 11.1]
 
 
 def test_truncated_drafts_take_only_their_first_rows() -> None:
     store = DraftStore(N)
     propose(store, ["a", "b"], 10)
-    assert taken(store, ["a", "b"], [1, 0]) == ([1, 0], [10])
+    assert taken(store, ["a", "b"], [1, 0]) == [10]
 
 
 def test_a_request_that_sat_out_a_step_keeps_its_rows() -> None:
     store = DraftStore(N)
     propose(store, ["a", "b"], 10)
-    assert taken(store, ["a"], [2]) == ([2], [10, 10.1])
+    assert taken(store, ["a"], [2]) == [10, 10.1]
     propose(store, ["a"], 20)
-    assert taken(store, ["a", "b"], [2, 2]) == ([2, 2], [20, 20.1, 11, 11.1])
+    assert taken(store, ["a", "b"], [2, 2]) == [20, 20.1, 11, 11.1]
 
 
 def test_rows_are_taken_once() -> None:
@@ -53,13 +57,13 @@ def test_rows_are_taken_once() -> None:
     store = DraftStore(N)
     propose(store, ["a", "b"], 10)
     taken(store, ["a", "b"], [2, 2])
-    assert taken(store, ["a", "b"], [2, 2]) == ([0, 0], [])
+    assert taken(store, ["a", "b"], [2, 2]) == [None] * 4
 
 
-def test_a_request_without_rows_is_reported_beside_one_with() -> None:
+def test_a_request_without_rows_is_one_hot_beside_one_with() -> None:
     store = DraftStore(N)
     propose(store, ["a"], 10)
-    assert taken(store, ["new", "a"], [2, 2]) == ([0, 2], [10, 10.1])
+    assert taken(store, ["new", "a"], [2, 2]) == [None, None, 10, 10.1]
 
 
 def test_released_slots_are_used_again_and_growing_keeps_rows() -> None:
@@ -68,7 +72,7 @@ def test_released_slots_are_used_again_and_growing_keeps_rows() -> None:
     store.release("a")
     many = [f"r{i}" for i in range(20)]
     propose(store, many, 100)
-    assert taken(store, ["b", "r0", "r19"], [2, 1, 1]) == ([2, 1, 1], [11, 11.1, 100, 119])
+    assert taken(store, ["b", "r0", "r19"], [2, 1, 1]) == [11, 11.1, 100, 119]
     assert store.nbytes >= 21 * N * V * 4
 
 
@@ -76,4 +80,19 @@ def test_an_id_that_comes_back_does_not_find_the_rows_of_its_namesake() -> None:
     store = DraftStore(N)
     propose(store, ["a"], 10)
     store.release("a")
-    assert taken(store, ["a"], [2]) == ([0], [])
+    assert taken(store, ["a"], [2]) == [None, None]
+
+
+def test_requests_with_a_grammar_are_one_hot_without_touching_what_is_stored() -> None:
+    store = DraftStore(N)
+    propose(store, ["a", "b"], 10)
+    assert taken(store, ["a", "b"], [2, 2], one_hot=("a",)) == [None, None, 11, 11.1]
+    assert store.take(["a"], [2]) is not None
+
+
+def test_how_many_rows_were_gone_is_counted() -> None:
+    store = DraftStore(N)
+    assert store.take(["a"], [2]) is None
+    propose(store, ["a"], 10)
+    result = store.take(["a", "new"], [2, 1])
+    assert result is not None and result[2] == 1

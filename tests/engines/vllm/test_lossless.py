@@ -27,7 +27,7 @@ PROMPTS = 4
 def jobs(prompts: list[list[int]], repeat: int) -> list[dict]:
     """One job for each prompt and setting; all of them share the engine's batches."""
     return [
-        {"prompts": [ids], "repeat": repeat, "params": {**settings, "max_tokens": TOKENS, "ignore_eos": True}}
+        {"prompts": [ids[:8]], "repeat": repeat, "params": {**settings, "max_tokens": TOKENS, "ignore_eos": True}}
         for ids in prompts[:PROMPTS]
         for settings in SETTINGS
     ]
@@ -54,24 +54,24 @@ def test_three_drafts_are_lossless(prompts: list[list[int]], baseline: Outcome) 
     outcome = run_child(ours(3), jobs(prompts, 2500))
     assert min(p_values(outcome, baseline)) > LEVEL
     assert outcome.specdec["specdec_accepted_tokens_total{2}"] > 1000, "the third draft must be reached often"
-    assert outcome.specdec["specdec_dropped_draft_tokens_total"] == 0
+    assert outcome.specdec["specdec_lost_draft_rows_total"] == 0
 
 
 @pytest.mark.parametrize("num_drafts", [1, 5])
 def test_other_draft_counts_are_lossless(num_drafts: int, prompts: list[list[int]], baseline: Outcome) -> None:
-    outcome = run_child(ours(num_drafts), jobs(prompts, 1250))
+    outcome = run_child(ours(num_drafts), jobs(prompts, 800))
     assert min(p_values(outcome, baseline)) > LEVEL
 
 
 def test_greedy_drafts_are_lossless(prompts: list[list[int]], baseline: Outcome) -> None:
     """One-hot drafts of the head, verified exactly."""
-    outcome = run_child(ours(3, "greedy"), jobs(prompts, 1250))
+    outcome = run_child(ours(3, "greedy"), jobs(prompts, 800))
     assert min(p_values(outcome, baseline)) > LEVEL
 
 
 def test_truncated_drafts_are_lossless(prompts: list[list[int]], baseline: Outcome) -> None:
     """A token budget too small for every request's drafts: some lose drafts, some sit out a step (verify.md, 18)."""
-    outcome = run_child({**ours(3), "max_num_batched_tokens": 150}, jobs(prompts, 1250))
+    outcome = run_child({**ours(3), "max_num_batched_tokens": 150}, jobs(prompts, 800))
     assert min(p_values(outcome, baseline)) > LEVEL
     drafted = outcome.specdec["specdec_draft_tokens_total{0}"]
     assert outcome.specdec["specdec_draft_tokens_total{2}"] < 0.98 * drafted, "the budget did not truncate any drafts"
@@ -79,7 +79,7 @@ def test_truncated_drafts_are_lossless(prompts: list[list[int]], baseline: Outco
 
 def test_preempted_requests_are_lossless(prompts: list[list[int]], baseline: Outcome) -> None:
     """A KV cache too small for the batch: requests are preempted between proposing and verifying."""
-    outcome = run_child({**ours(3), "num_gpu_blocks_override": 130, "block_size": 16}, jobs(prompts, 1250))
+    outcome = run_child({**ours(3), "num_gpu_blocks_override": 130, "block_size": 16}, jobs(prompts, 800))
     assert min(p_values(outcome, baseline)) > LEVEL
     assert outcome.metrics["vllm:num_preemptions"] > 0, "nothing was preempted: the test would prove nothing"
 
@@ -87,7 +87,7 @@ def test_preempted_requests_are_lossless(prompts: list[list[int]], baseline: Out
 @pytest.mark.parametrize("fault", ["q_at_another_temperature", "recovered_from_p", "bonus_unfiltered"])
 def test_planted_faults_are_caught(fault: str, prompts: list[list[int]], baseline: Outcome) -> None:
     """The power of the test: with a fault planted in the verify step, it fails."""
-    outcome = run_child(ours(3), jobs(prompts, 1250), fault=fault)
+    outcome = run_child(ours(3), jobs(prompts, 800), fault=fault)
     assert min(p_values(outcome, baseline)) < LEVEL
 
 
@@ -96,5 +96,5 @@ def test_stock_sampled_speculation_on_cpu_fails(prompts: list[list[int]], baseli
 
     Should a vLLM release pass, this test says so by failing: then the README's warning can go.
     """
-    outcome = run_child(speculative(3), jobs(prompts, 400))
+    outcome = run_child(speculative(3), jobs(prompts, 300))
     assert min(p_values(outcome, baseline)) < LEVEL

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.vllm.engine import HEAD, fail_child, ours, run_child, speculative
+from tests.engines.vllm.engine import HEAD, fail_child, ours, speculative
 
 
 def with_head(head: Path) -> dict:
@@ -45,14 +45,3 @@ def test_an_unsupported_vllm(tmp_path: Path) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.99.0\n")
     said = fail_child(ours(3), PYTHONPATH=str(tmp_path))
     assert "vllm 0.99.0 is not supported" in said
-
-
-def test_two_tensor_parallel_ranks_give_the_tokens_of_one(prompts: list[list[int]]) -> None:
-    """Greedy and seeded requests on two CPU ranks: each rank draws the same tokens without talking to the other."""
-    jobs = [
-        {"prompts": prompts[:4], "params": {"temperature": 0.0, "max_tokens": 24, "ignore_eos": True}},
-        {"prompts": prompts[:4], "params": {"temperature": 1.0, "max_tokens": 24, "ignore_eos": True, "seed": 5}},
-    ]
-    one = run_child(ours(3), jobs)
-    two = run_child({**ours(3), "tensor_parallel_size": 2}, jobs, VLLM_CPU_OMP_THREADS_BIND="nobind")
-    assert two.results == one.results

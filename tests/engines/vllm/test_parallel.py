@@ -1,0 +1,15 @@
+"""Several processes serving one model."""
+
+from tests.engines.vllm.engine import ours, run_child
+
+
+def test_two_tensor_parallel_ranks_give_the_tokens_of_one(prompts: list[list[int]]) -> None:
+    """Greedy, seeded and unseeded requests: each rank draws the same tokens without talking to the other."""
+    jobs = [
+        {"prompts": prompts[:4], "params": {"temperature": 0.0, "max_tokens": 24, "ignore_eos": True}},
+        {"prompts": prompts[:4], "params": {"temperature": 1.0, "max_tokens": 24, "ignore_eos": True, "seed": 5}},
+        {"prompts": prompts[:4], "params": {"temperature": 1.0, "max_tokens": 24, "ignore_eos": True}},
+    ]
+    one = run_child(ours(3), jobs)
+    two = run_child({**ours(3), "tensor_parallel_size": 2}, jobs, VLLM_CPU_OMP_THREADS_BIND="nobind")
+    assert two.results == one.results
