@@ -66,10 +66,11 @@ class DraftStore:
 
         as_one_hot: requests whose drafts are to be verified as one-hot in any case.
         Returns (logits [sum(wanted), V], stats [sum(wanted), 4], drafts whose rows were gone); the statistics of a
-        draft without rows say "point mass". None before the first write: then the whole batch is one-hot.
+        draft without rows say "point mass". None where nothing is wanted, and before the first write: then the whole
+        batch is one-hot.
         """
         kept = [self._kept.pop(i, 0) for i in request_ids]
-        if self._logits is None or self._stats is None:
+        if self._logits is None or self._stats is None or not any(wanted):
             return None
         gone = [n > k for n, k in zip(wanted, kept, strict=True)]
         one_hot = [g or i in as_one_hot for g, i in zip(gone, request_ids, strict=True)]
@@ -79,7 +80,9 @@ class DraftStore:
         rows = [slot * self._n + step for slot, n in zip(slots, wanted, strict=True) for step in range(n)]
         index = torch.tensor(rows, dtype=torch.int64, device=self._logits.device)
         stats = self._stats.flatten(0, 1)[index]
-        flags = torch.tensor([flag for flag, n in zip(one_hot, wanted, strict=True) for _ in range(n)])
+        flags = torch.tensor(
+            [flag for flag, n in zip(one_hot, wanted, strict=True) for _ in range(n)], dtype=torch.bool
+        )
         stats[flags.to(stats.device), :] = POINT_MASS
         return self._logits.flatten(0, 1)[index], stats, sum(n for n, g in zip(wanted, gone, strict=True) if g)
 

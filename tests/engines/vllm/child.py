@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -46,7 +47,22 @@ def main() -> None:
                 }
             )
     metrics = {m.name: getattr(m, "value", getattr(m, "values", None)) for m in llm.get_metrics()}
-    Path(call["output"]).write_text(json.dumps({"results": results, "metrics": metrics, "specdec": _own_metrics()}))
+    found = {"results": results, "metrics": metrics, "specdec": _own_metrics(), "classes": _classes(llm)}
+    Path(call["output"]).write_text(json.dumps(found))
+
+
+def _classes(llm: Any) -> dict[str, str]:
+    """Modules of what works in this engine; empty where the workers live in processes of their own."""
+    worker = getattr(llm.llm_engine.engine_core.engine_core.model_executor, "driver_worker", None)
+    worker = getattr(worker, "worker", None)
+    if worker is None:
+        return {}
+    runner = worker.model_runner
+    return {
+        "worker": type(worker).__module__,
+        "sample": runner._sample.__func__.__module__,
+        "drafter": type(getattr(runner, "drafter", None)).__module__,
+    }
 
 
 def _logprobs(rows: list | None) -> list | None:

@@ -51,6 +51,7 @@ class Outcome:
     results: list[list[dict[str, Any]]]
     metrics: dict[str, Any] = field(default_factory=dict)
     specdec: dict[str, float] = field(default_factory=dict)
+    classes: dict[str, str] = field(default_factory=dict)
 
     def tokens(self, job: int) -> list[list[int]]:
         return [r["token_ids"] for r in self.results[job]]

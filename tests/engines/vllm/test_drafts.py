@@ -90,6 +90,13 @@ def test_requests_with_a_grammar_are_one_hot_without_touching_what_is_stored() -
     assert store.take(["a"], [2]) is not None
 
 
+def test_a_step_that_wants_nothing_still_forgets_what_was_kept() -> None:
+    store = DraftStore(N)
+    propose(store, ["a"], 10)
+    assert store.take(["a"], [0]) is None
+    assert taken(store, ["a"], [2]) == [None, None]
+
+
 def test_how_many_rows_were_gone_is_counted() -> None:
     store = DraftStore(N)
     assert store.take(["a"], [2]) is None

