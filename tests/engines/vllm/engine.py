@@ -67,9 +67,9 @@ def run_child(engine: dict[str, Any], jobs: list[dict[str, Any]], fault: str | N
         return Outcome(**json.loads(path.read_text()))
 
 
-def fail_child(engine: dict[str, Any], **env: str) -> str:
+def fail_child(engine: dict[str, Any], fault: str | None = None, **env: str) -> str:
     """What a child that must not start says (stderr); fails the test if it starts after all."""
-    call = {"engine": {**BASE, **engine}, "jobs": [], "fault": None, "output": os.devnull}
+    call = {"engine": {**BASE, **engine}, "jobs": [], "fault": fault, "output": os.devnull}
     done = _start(call, env)
     assert done.returncode != 0, "the engine started although it should have refused"
     return done.stderr

@@ -45,6 +45,13 @@ def _bonus_unfiltered(target: torch.Tensor, draft: Draft, sampling: Any, **how: 
     return out
 
 
+def _narrow_the_supported_range() -> None:
+    from specdec.engines import installed
+
+    installed.VLLM_NEWEST = (0, 31)
+    installed.VLLM_RANGE = "0.26 to 0.31"
+
+
 FAULTS: dict[str, Callable] = {
     "q_at_another_temperature": _q_at_another_temperature,
     "recovered_from_p": _recovered_from_p,
@@ -53,4 +60,6 @@ FAULTS: dict[str, Callable] = {
 
 
 def plant(name: str) -> None:
+    if name == "unsupported_vllm":
+        return _narrow_the_supported_range()
     verifier.verify = FAULTS[name]

@@ -29,7 +29,7 @@ def mixed_jobs(prompts: list[list[int]]) -> list[dict]:
         {"prompts": prompts[:16], "params": {"temperature": 0.0, "max_tokens": 64, "stop": ["e", "\n"]}},
         {"prompts": prompts[:4], "params": {"temperature": 1.0, "max_tokens": 7, "ignore_eos": True}},
         {
-            "prompts": [(p * 11)[:247] for p in prompts[:4]],
+            "prompts": [(p * 9)[:247] for p in prompts[:4]],
             "params": {"temperature": 0.0, "max_tokens": 64, "ignore_eos": True},
         },
         {"prompts": prompts[:2], "params": seeded},
