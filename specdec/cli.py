@@ -22,7 +22,8 @@ Examples:
   specdec doctor            what is installed, what works, what is wrong
   specdec demo              a small model with and without its head, measured
   specdec serve examples/tiny-lm/model --head examples/tiny-lm/head
-  specdec train --model DIR --data TEXT --output HEAD --loss e2e-tv
+  specdec generate --model DIR --data TEXT --output own.jsonl
+  specdec train --model DIR --data own.jsonl --output HEAD --loss e2e-tv
   specdec COMMAND --help    the options of one command, with examples
 """
 
@@ -39,6 +40,9 @@ class Entry:
 COMMANDS = {
     "demo": Entry("specdec.commands.demo", "demo", "Serve a model with and without its head: the gain."),
     "train": Entry("specdec.commands.train", "train", "Train an MTP head for a model."),
+    "generate": Entry(
+        "specdec.commands.generate", "generate", "Let the model continue text, for its head to train on."
+    ),
     "eval": Entry("specdec.commands.eval", "evaluate", "Measure the acceptance of a head on held-out text."),
     "serve": Entry("specdec.commands.serve", "serve", "Check model and head, print the engine's command, run it."),
     "doctor": Entry(

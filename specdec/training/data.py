@@ -1,7 +1,8 @@
 """Text on disk -> one stream of tokens with document starts -> windows.
 
-Files: .jsonl (an object with "text" per line, one document each); any other file is one document. Folders are searched
-for *.py, *.txt, *.md and *.jsonl. Every document stands behind the tokenizer's start token.
+Files: .jsonl (an object per line, one document each, with "text", or with "token_ids" as `specdec generate` writes
+them: text that a model sampled does not always come back to the same tokens); any other file is one document. Folders
+are searched for *.py, *.txt, *.md and *.jsonl. Every document stands behind the tokenizer's start token.
 """
 
 import hashlib
@@ -9,7 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,14 +19,16 @@ from torch import Tensor
 from specdec.errors import SpecdecError
 
 SUFFIXES = (".py", ".txt", ".md", ".jsonl")
+Document: TypeAlias = str | list[int]  # a text, or the token ids of one, without a start token
+
 HELD_OUT_SHARE = 20  # one document in so many is held out where no evaluation data is given
 
 
-def read_documents(paths: Sequence[str | Path]) -> list[str]:
-    """The texts of all documents under the paths, in a fixed order. SpecdecError: missing, unreadable, no text."""
-    documents = []
+def read_documents(paths: Sequence[str | Path]) -> list[Document]:
+    """All documents under the paths, in a fixed order. SpecdecError: missing, unreadable, no text."""
+    documents: list[Document] = []
     for path in map(Path, paths):
-        found = [text for file in _files(path) for text in _texts(file) if text.strip()]
+        found = [document for file in _files(path) for document in _read(file) if not _is_blank(document)]
         if not found:
             raise SpecdecError(
                 f'{path} holds no text: give a file with text, .jsonl lines with a "text" field, '
@@ -43,7 +46,11 @@ def _files(path: Path) -> list[Path]:
     return [path]
 
 
-def _texts(path: Path) -> Iterable[str]:
+def _is_blank(document: Document) -> bool:
+    return not (document.strip() if isinstance(document, str) else document)
+
+
+def _read(path: Path) -> Iterable[Document]:
     try:
         content = path.read_text("utf-8")
     except UnicodeDecodeError as error:
@@ -54,19 +61,23 @@ def _texts(path: Path) -> Iterable[str]:
         raise SpecdecError(f"{path} cannot be read ({error.strerror}): check its permissions") from None
     if path.suffix != ".jsonl":
         return [content]
-    return [_json_text(path, number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
+    return [_json_document(path, number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
 
 
-def _json_text(path: Path, number: int, line: str) -> str:
+def _json_document(path: Path, number: int, line: str) -> Document:
     try:
-        text = json.loads(line)["text"]
-    except (ValueError, KeyError, TypeError):
-        text = None
-    if not isinstance(text, str):
-        raise SpecdecError(
-            f'line {number} of {path} is not a JSON object with a "text" string: mend or remove the line'
-        )
-    return text
+        content = json.loads(line)
+    except ValueError:
+        content = None
+    if isinstance(content, dict):
+        text, ids = content.get("text"), content.get("token_ids")
+        if isinstance(text, str):
+            return text
+        if isinstance(ids, list) and all(type(i) is int and i >= 0 for i in ids):
+            return ids
+    raise SpecdecError(
+        f'line {number} of {path} is not a JSON object with a "text" string or a "token_ids" list: mend or remove it'
+    )
 
 
 def start_token(tokenizer: Any) -> int:
@@ -134,9 +145,17 @@ def load_streams(
     return TokenStream.pack(documents, start), TokenStream.pack(held_out, start)
 
 
-def tokenize(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text, without special tokens."""
-    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+def tokenize(tokenizer: Any, documents: Sequence[Document]) -> list[list[int]]:
+    """Token ids of each document, without special tokens. SpecdecError: ids that the tokenizer does not have."""
+    texts = [d for d in documents if isinstance(d, str)]
+    of_texts = iter(tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else ())
+    ids = [next(of_texts) if isinstance(d, str) else d for d in documents]
+    largest = max((max(d, default=0) for d in documents if not isinstance(d, str)), default=0)
+    if largest >= len(tokenizer):
+        raise SpecdecError(
+            f"the data holds token id {largest}, but the target's tokenizer has {len(tokenizer)}: "
+            "they are another model's tokens; generate them with this one"
+        )
     return ids
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from specdec.errors import SpecdecError
-from specdec.training.data import Batches, TokenStream, held_out_windows, read_documents, split
+from specdec.training.data import Batches, TokenStream, held_out_windows, read_documents, split, tokenize
 
 STREAM = TokenStream.pack([[5, 6, 7], [8], [9, 10, 11, 12]], start=0)
 
@@ -36,7 +36,27 @@ def test_missing_empty_and_foreign_data(tmp_path):
         read_documents([tmp_path])
 
 
-@pytest.mark.parametrize("line", ["{", '{"body": "x"}', '"text"', '{"text": 3}'])
+def test_jsonl_of_token_ids(tmp_path):
+    """What a model sampled is kept as tokens: as text it might come back to others."""
+    (tmp_path / "a.jsonl").write_text('{"token_ids": [5, 6]}\n{"text": "x"}\n{"token_ids": []}\n')
+    documents = read_documents([tmp_path])
+    assert documents == [[5, 6], "x"]
+    assert tokenize(Tokenizer(), documents) == [[5, 6], [ord("x")]]
+    with pytest.raises(SpecdecError, match="token id 128, but the target's tokenizer has 128"):
+        tokenize(Tokenizer(), [[128], "x"])
+
+
+class Tokenizer:
+    def __len__(self):
+        return 128
+
+    def __call__(self, texts, **_):
+        return {"input_ids": [[ord(c) for c in text] for text in texts]}
+
+
+@pytest.mark.parametrize(
+    "line", ["{", '{"body": "x"}', '"text"', '{"text": 3}', '{"token_ids": [1, -2]}', '{"token_ids": [1.5]}']
+)
 def test_bad_jsonl_line(tmp_path, line):
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "fine"}) + "\n" + line)
     with pytest.raises(SpecdecError, match=r"line 2 of .*a.jsonl is not a JSON object"):
