@@ -1,7 +1,8 @@
 """The `vllm.general_plugins` entry point: called in every vLLM process, possibly more than once.
 
-It only makes names known (the head's config and architecture) and lets /metrics look for our counters. Nothing in
-the engine changes until `--worker-cls specdec.engines.vllm.Worker` or a head of ours is named on its command line.
+It makes names known (the head's config and architecture), lets /metrics look for our counters, and puts the patches in
+place. Nothing in the engine changes until `--worker-cls specdec.engines.vllm.Worker` or a head of ours is named on its
+command line.
 """
 
 import atexit
@@ -21,6 +22,7 @@ def register() -> None:
     _done = True
     _register_head()
     _register_metrics()
+    _apply_patches()
 
 
 def _register_head() -> None:
@@ -45,6 +47,12 @@ def _register_metrics() -> None:
         os.environ[DIRECTORY_VARIABLE] = str(directory)
         atexit.register(_remove, directory, os.getpid())
     REGISTRY.register(SpecdecCollector())
+
+
+def _apply_patches() -> None:
+    from specdec.engines.vllm import patches
+
+    patches.apply()
 
 
 def _remove(directory: Path, owner: int) -> None:

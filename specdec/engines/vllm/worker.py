@@ -7,12 +7,14 @@ from typing import Any
 
 from vllm.logger import init_logger
 from vllm.platforms import current_platform
+from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.spec_decode.eagle import EagleProposer
 
 from specdec.config import parse_settings
 from specdec.engines.checks import HEAD_ARCHITECTURE, check_head
 from specdec.engines.installed import require_vllm
 from specdec.engines.vllm.drafts import DraftStore
+from specdec.engines.vllm.executor import carry
 from specdec.engines.vllm.proposer import MTPProposer
 from specdec.engines.vllm.requests import RequestTable
 from specdec.engines.vllm.verifier import Verifier
@@ -46,6 +48,12 @@ class Worker(PlatformWorker):
             logger.warning("specdec: no --speculative-config was given, so this server runs without speculation")
             return
         install(runner, self.specdec_settings, count=self.rank == 0)
+
+    def sample_tokens(self, grammar_output: Any) -> Any:
+        output = super().sample_tokens(grammar_output)
+        if isinstance(output, ModelRunnerOutput):  # not under asynchronous scheduling, whose ids stay on the device
+            carry(output, self.model_runner.take_draft_token_ids())
+        return output
 
 
 def install(runner: Any, settings: Any, count: bool) -> None:
