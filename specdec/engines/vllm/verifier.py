@@ -39,6 +39,9 @@ class Verifier:
         if logits is None or not runner.requests:  # other pipeline ranks, warm-up calls
             return type(runner)._sample(runner, logits, spec)
         metadata = runner.input_batch.sampling_metadata
+        # Ours are seeded by position. vLLM's would be wound back where a prompt comes in chunks, which those of a CPU
+        # cannot do: it would be the end of the engine.
+        runner.input_batch.generators.clear()
         self._refresh_output_ids(spec)
         raw = logits
         if processors_active(metadata):

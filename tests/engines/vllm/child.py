@@ -32,7 +32,7 @@ def main() -> None:
         for ids in job["prompts"]:
             for _ in range(job.get("repeat", 1)):
                 prompts.append({"prompt_token_ids": ids})
-                params.append(SamplingParams(**job["params"]))
+                params.append(SamplingParams(**_typed(job["params"])))
                 owner.append(number)
     outputs = llm.generate(prompts, params, use_tqdm=False)
     results: list[list[dict]] = [[] for _ in call["jobs"]]
@@ -49,6 +49,14 @@ def main() -> None:
     metrics = {m.name: getattr(m, "value", getattr(m, "values", None)) for m in llm.get_metrics()}
     found = {"results": results, "metrics": metrics, "specdec": _own_metrics(), "classes": _classes(llm)}
     Path(call["output"]).write_text(json.dumps(found))
+
+
+def _typed(params: dict) -> dict:
+    from vllm.sampling_params import StructuredOutputsParams
+
+    if "structured_outputs" not in params:
+        return params
+    return {**params, "structured_outputs": StructuredOutputsParams(**params["structured_outputs"])}
 
 
 def _classes(llm: Any) -> dict[str, str]:

@@ -97,6 +97,35 @@ def test_preempted_requests_are_lossless(prompts: list[list[int]]) -> None:
     assert outcome.metrics["vllm:num_preemptions"] > 0, "nothing was preempted: the test would prove nothing"
 
 
+def constrained_jobs(prompts: list[list[int]], repeat: int) -> list[dict]:
+    """What makes a row depend on the drafts before it: an end forbidden so far, penalties, a grammar."""
+    frequent = list(range(190, 700))
+    each = [
+        {"min_tokens": 3, "stop_token_ids": frequent},
+        {"presence_penalty": 1.5, "repetition_penalty": 1.2, "ignore_eos": True},
+        {"structured_outputs": {"regex": "[a-d]{8}"}},
+    ]
+    return [
+        {
+            "prompts": [ids[:8]],
+            "repeat": repeat,
+            "params": {"temperature": 1.0, "top_k": 3, "max_tokens": TOKENS, **settings},
+        }
+        for ids in prompts[:2]
+        for settings in each
+    ]
+
+
+def test_constrained_requests_are_lossless(prompts: list[list[int]]) -> None:
+    """min_tokens, penalties and a grammar, side by side in one batch; a grammar cuts drafts where they leave it."""
+    constrained = constrained_jobs(prompts, 1500)
+    outcome, plain = run_child(ours(3), constrained), run_child({}, constrained)
+    assert min(p_values(outcome, plain)) > LEVEL
+    lengths = Counter(len(tokens) for tokens in outcome.tokens(0))
+    assert len(lengths) > 1 and min(lengths) > 3, "min_tokens must bind, and some requests must end early"
+    assert len({tuple(tokens) for tokens in outcome.tokens(2)}) > 20, "the grammar must leave a choice"
+
+
 @pytest.mark.parametrize("fault", ["q_at_another_temperature", "recovered_from_p", "bonus_unfiltered"])
 def test_planted_faults_are_caught(fault: str, prompts: list[list[int]], baseline: Outcome) -> None:
     """The power of the test: with a fault planted in the verify step, it fails."""

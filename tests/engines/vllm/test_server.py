@@ -5,6 +5,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from specdec.engines.command import Kind, server_command
 from specdec.engines.installed import require_vllm
 from tests.engines.vllm.engine import HEAD, MODEL
 
-EXTRA = ("--max-model-len", "256", "--served-model-name", "tiny")
+# float32: a request's greedy tokens do not depend on what shares its batch.
+EXTRA = ("--max-model-len", "256", "--served-model-name", "tiny", "--dtype", "float32")
 
 
 @contextmanager
@@ -68,17 +70,23 @@ def test_streams_and_counts_reach_the_metrics_endpoint(server: Server, prompts: 
 
 
 def test_an_abort_mid_stream_leaves_the_others_alone(server: Server, prompts: list[list[int]]) -> None:
-    body = {"prompt": prompts[0], "max_tokens": 24, "temperature": 0.0, "ignore_eos": True}
-    expected = post(server, body)["choices"][0]["text"]
-    request = urllib.request.Request(
-        f"{server.url}/v1/completions",
-        json.dumps({"model": "tiny", **body, "max_tokens": 220, "stream": True}).encode(),
-        {"Content-Type": "application/json"},
-    )
-    stream = urllib.request.urlopen(request, timeout=60)
-    assert stream.readline().startswith(b"data: ")
-    stream.close()
-    assert post(server, body)["choices"][0]["text"] == expected
+    """A neighbour in flight gets the tokens that it gets alone, whatever is broken off beside it."""
+    body = {"prompt": prompts[0], "max_tokens": 200, "temperature": 0.0, "ignore_eos": True}
+    alone = post(server, body)["choices"][0]["text"]
+    with ThreadPoolExecutor(1) as pool:
+        neighbour = pool.submit(post, server, body)
+        for ids in prompts[1:5]:
+            request = urllib.request.Request(
+                f"{server.url}/v1/completions",
+                json.dumps({"model": "tiny", **body, "prompt": ids, "temperature": 1.0, "stream": True}).encode(),
+                {"Content-Type": "application/json"},
+            )
+            stream = urllib.request.urlopen(request, timeout=60)
+            assert stream.readline().startswith(b"data: ")
+            stream.close()
+        assert not neighbour.done(), "the neighbour was through before the aborts: the test would prove nothing"
+        assert neighbour.result()["choices"][0]["text"] == alone
+    assert post(server, body)["choices"][0]["text"] == alone
 
 
 def test_a_bad_request_is_refused_and_the_server_lives(server: Server, prompts: list[list[int]]) -> None:
