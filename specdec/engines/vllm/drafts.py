@@ -24,17 +24,20 @@ POINT_MASS = 0.0
 class DraftStore:
     """logits [slots, n, V] as they sampled the drafts, and their row statistics [slots, n, 4]; grows as needed.
 
-    n: drafts per request at most. Memory: slots * n * V * (bytes of a logit) plus 32 bytes a row.
+    n: drafts per request at most. Memory: slots * n * V * (bytes of a logit) plus 32 bytes a row. max_requests bounds
+    it: the drafts of requests beyond so many at once are not kept, and so verified as one-hot.
     """
 
-    def __init__(self, num_drafts: int):
+    def __init__(self, num_drafts: int, max_requests: int | None = None):
         self._n = num_drafts
+        self._max_requests = max_requests
         self._logits: torch.Tensor | None = None
         self._stats: torch.Tensor | None = None
         self._slots: dict[str, int] = {}
         self._free: list[int] = []
         self._kept: dict[str, int] = {}  # request -> drafts proposed and not yet verified
         self._writing: list[str] = []
+        self._rows: list[int] | None = None  # of the batch, where not all of them are kept
         self._index: torch.Tensor | slice = slice(0, 0)
 
     @property
@@ -44,14 +47,24 @@ class DraftStore:
 
     def begin(self, request_ids: list[str]) -> None:
         """The next writes are the drafts of these requests, in this order."""
-        self._writing = request_ids
         for request_id in request_ids:
-            if request_id not in self._slots:
-                self._slots[request_id] = self._free.pop() if self._free else len(self._slots)
-        self._index = _as_index([self._slots[i] for i in request_ids])
+            if request_id not in self._slots and (slot := self._free_slot()) is not None:
+                self._slots[request_id] = slot
+        self._writing = [i for i in request_ids if i in self._slots]
+        some = len(self._writing) < len(request_ids)
+        self._rows = [row for row, i in enumerate(request_ids) if i in self._slots] if some else None
+        self._index = _as_index([self._slots[i] for i in self._writing])
+
+    def _free_slot(self) -> int | None:
+        if self._free:
+            return self._free.pop()
+        used = len(self._slots)
+        return used if self._max_requests is None or used < self._max_requests else None
 
     def write(self, step: int, logits: torch.Tensor, stats: torch.Tensor) -> None:
         """Keep draft `step`: logits [B, V] and row statistics [B, 4] in the order given to `begin`."""
+        if self._rows is not None:
+            logits, stats = logits[self._rows], stats[self._rows]
         self._reserve(logits, stats)
         assert self._logits is not None and self._stats is not None, "reserved above"
         self._logits[self._index, step] = logits
@@ -99,6 +112,8 @@ class DraftStore:
         if needed <= have:
             return
         slots = max(8, 2 * have, needed)
+        if self._max_requests is not None:
+            slots = min(slots, self._max_requests)
         grown = logits.new_zeros(slots, self._n, logits.shape[-1])
         grown_stats = stats.new_zeros(slots, self._n, NUM_STATS)
         if self._logits is not None and self._stats is not None:

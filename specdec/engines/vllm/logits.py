@@ -6,6 +6,7 @@ Rows are request-major as the runner computes them: each request's draft rows, t
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from vllm.config.model import PROCESSED_LOGPROBS_MODES
 from vllm.v1.outputs import LogprobsTensors
@@ -43,6 +44,7 @@ def processed_rows(
         return sampler.apply_logits_processors(logits.to(torch.float32, copy=True), metadata, False)
     everything = metadata.logitsprocs.non_argmax_invariant
     min_tokens = [p for p in everything if isinstance(p, MinTokensLogitsProcessor)]
+    biases = [p for p in everything if isinstance(p, LogitBiasLogitsProcessor)]
     others = LogitsProcessors([p for p in metadata.logitsprocs.all if p not in min_tokens])
     metadata = replace(metadata, logitsprocs=others)
     rows = torch.empty_like(logits, dtype=torch.float32)
@@ -50,12 +52,24 @@ def processed_rows(
     # The bonus rows first: the thinking budget's state moves on with them, as in vLLM's own order.
     rows[spec.bonus_logits_indices] = sampler.apply_logits_processors(bonus, metadata, True)
     drafts = logits[spec.target_logits_indices].to(torch.float32)
+    # vLLM's verification knows no biases. Before the penalties, as in sampling: a penalty scales what the bias made.
+    for processor in biases:
+        _add_biases(drafts, processor.biases, spec.num_draft_tokens)
     rows[spec.target_logits_indices] = rejection_sampler.apply_logits_processors(drafts, metadata, spec)
     # vLLM counts the bonus row's token as the next one, not as the one behind the drafts, and so forbids the end for
     # too long; taken as one row more of its request, each row gets its own count.
     for processor in min_tokens:
         rows = processor.apply_with_spec_decode(rows, [n + 1 for n in spec.num_draft_tokens])
     return rows
+
+
+def _add_biases(drafts: torch.Tensor, biases: dict[int, dict[int, float]], num_drafts: list[int]) -> None:
+    """Adds request i's {token id: bias} to each of its draft rows, in place."""
+    first = np.cumsum([0, *num_drafts])
+    for request, of_tokens in biases.items():
+        tokens = torch.tensor(list(of_tokens), device=drafts.device)
+        values = torch.tensor(list(of_tokens.values()), dtype=drafts.dtype, device=drafts.device)
+        drafts[first[request] : first[request + 1], tokens] += values
 
 
 def logprobs_of(
@@ -72,7 +86,7 @@ def logprobs_of(
     raw, processed [N + B, V]: rows before and after the logits processors. Rows of padding are filled with something
     finite; the runner drops them with the padding.
     """
-    if metadata.max_num_logprobs is None:
+    if metadata.max_num_logprobs is None and not metadata.logprob_token_ids:
         return None
     counts = torch.tensor(num_drafts, device=raw.device) + 1
     rows = raw.to(torch.float32)
@@ -89,4 +103,8 @@ def logprobs_of(
     if not sampler.logprobs_mode.endswith("logits"):
         values = sampler.compute_logprobs(values)
     tokens = token_ids.flatten().to(torch.int64).clamp(min=0)
+    if metadata.logprob_token_ids:  # {request: ids}; where one request asks so, vLLM answers the whole batch so
+        width = token_ids.shape[1]
+        of_rows = {i * width + j: ids for i, ids in metadata.logprob_token_ids.items() for j in range(width)}
+        return sampler.gather_specific_token_logprobs(values, of_rows, tokens)
     return sampler.gather_logprobs(values, metadata.max_num_logprobs, tokens)

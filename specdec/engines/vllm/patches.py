@@ -9,14 +9,21 @@ from typing import Any
 from specdec.engines.command import WORKER
 from specdec.errors import SpecdecError
 
+# Attribute of a speculative config whose engine runs our worker.
+OURS = "specdec_verifies"
+
 
 def apply() -> None:
     """Called once per process by the plugin's entry point."""
     _draft_ids_come_with_the_output()
+    _min_p_and_logit_bias_are_served()
 
 
 def _draft_ids_come_with_the_output() -> None:
-    """Reason: executor.py. An executor could also be named on the command line, but then every user would have to."""
+    """Reason: executor.py. An executor could also be named on the command line, but then every user would have to.
+
+    This is also where a process first sees the whole configuration, so the speculative config is marked here.
+    """
     from vllm.v1.executor.abstract import Executor
 
     original = Executor.get_class
@@ -25,15 +32,35 @@ def _draft_ids_come_with_the_output() -> None:
         chosen = original(vllm_config)
         if vllm_config.parallel_config.worker_cls != WORKER:
             return chosen
+        if vllm_config.speculative_config is not None:
+            setattr(vllm_config.speculative_config, OURS, True)
         from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 
         if chosen is not MultiprocExecutor:
             return chosen
-        for name in ("sample_tokens", "take_draft_token_ids"):
-            if not hasattr(MultiprocExecutor, name):
-                raise SpecdecError(f"this vLLM has no MultiprocExecutor.{name}: use a version that specdec supports")
+        _require(MultiprocExecutor, "sample_tokens", "take_draft_token_ids")
         from specdec.engines.vllm.executor import CarryingExecutor
 
         return CarryingExecutor
 
     Executor.get_class = staticmethod(get_class)
+
+
+def _min_p_and_logit_bias_are_served() -> None:
+    """Reason: vLLM refuses both under speculation, because its own verification would drop them. Ours applies them."""
+    from vllm.sampling_params import SamplingParams
+
+    original = getattr(SamplingParams, "_validate_spec_decode", None)
+
+    def validate(self: Any, speculative_config: Any) -> None:
+        if original is not None and not getattr(speculative_config, OURS, False):
+            original(self, speculative_config)
+
+    if original is not None:  # a version without the check refuses nothing
+        SamplingParams._validate_spec_decode = validate  # type: ignore[method-assign]
+
+
+def _require(owner: type, *names: str) -> None:
+    for name in names:
+        if not hasattr(owner, name):
+            raise SpecdecError(f"this vLLM has no {owner.__name__}.{name}: use a version that specdec supports")

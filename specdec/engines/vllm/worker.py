@@ -8,6 +8,7 @@ from typing import Any
 from vllm.logger import init_logger
 from vllm.platforms import current_platform
 from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.sample.logits_processor.builtin import LogitBiasLogitsProcessor
 from vllm.v1.spec_decode.eagle import EagleProposer
 
 from specdec.config import parse_settings
@@ -70,6 +71,10 @@ def install(runner: Any, settings: Any, count: bool) -> None:
         # vLLM gives up the whole batch's drafts when one request comes near max_model_len. The drafting loop bounds
         # positions and slots by itself, and the scheduler cuts drafts at the limit, so the others may go on.
         runner._input_fits_in_drafter = lambda attention: attention is not None
+    # vLLM leaves the biases out under speculation (min-p is part of our sampling parameters).
+    runner.input_batch.logitsprocs.non_argmax_invariant.append(
+        LogitBiasLogitsProcessor(runner.vllm_config, runner.device, False)
+    )
     counters = StepCounters(_directory(), _labels(runner)) if settings.metrics.enabled and count else None
     runner.specdec_verifier = Verifier(runner, table, store, counters, settings.verify)
     runner._sample = runner.specdec_verifier.sample

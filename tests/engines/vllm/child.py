@@ -54,9 +54,12 @@ def main() -> None:
 def _typed(params: dict) -> dict:
     from vllm.sampling_params import StructuredOutputsParams
 
-    if "structured_outputs" not in params:
-        return params
-    return {**params, "structured_outputs": StructuredOutputsParams(**params["structured_outputs"])}
+    typed = dict(params)
+    if "structured_outputs" in params:
+        typed["structured_outputs"] = StructuredOutputsParams(**params["structured_outputs"])
+    if "logit_bias" in params:  # JSON has no integer keys
+        typed["logit_bias"] = {int(token): bias for token, bias in params["logit_bias"].items()}
+    return typed
 
 
 def _classes(llm: Any) -> dict[str, str]:

@@ -103,3 +103,15 @@ def test_how_many_rows_were_gone_is_counted() -> None:
     propose(store, ["a"], 10)
     result = store.take(["a", "new"], [2, 1])
     assert result is not None and result[2] == 1
+
+
+def test_a_bound_keeps_the_first_requests_and_verifies_the_others_as_one_hot() -> None:
+    store = DraftStore(N, max_requests=2)
+    propose(store, ["a", "b", "c"], 10)
+    assert taken(store, ["c", "b", "a"], [2, 2, 2]) == [None, None, 11, 11.1, 10, 10.1]
+    bound = store.nbytes
+    assert bound == 2 * N * (4 * V + 8 * 4)
+    store.release("a")
+    propose(store, ["b", "c", "d"], 20)
+    assert taken(store, ["b", "c", "d"], [2, 2, 2]) == [20, 20.1, 21, 21.1, None, None]
+    assert store.nbytes == bound

@@ -43,16 +43,19 @@ def mixed_jobs(prompts: list[list[int]]) -> list[dict]:
             "prompts": prompts[:8],
             "params": {"temperature": 0.0, "max_tokens": 48, "min_tokens": 10, "stop_token_ids": FREQUENT},
         },
+        {"prompts": prompts[:8], "params": {**GREEDY, "max_tokens": 48, **BIASED}},
     ]
 
 
+# A repetition penalty too: the order of the two matters.
+BIASED = {"logit_bias": {str(t): 3.0 for t in range(300, 340)}, "repetition_penalty": 1.2, "min_p": 0.1}
 SEEDED = {"temperature": 1.0, "max_tokens": 24, "ignore_eos": True, "seed": 11}
 # Nothing is allowed for eight tokens: the end alone may come, and it may not come yet.
 IMPOSSIBLE = {"temperature": 1.0, "allowed_token_ids": [0], "min_tokens": 8, "max_tokens": 12}
 
 
 def hard_jobs(prompts: list[list[int]]) -> list[dict]:
-    """Requests that stock vLLM on a CPU does not survive, beside those of mixed_jobs: numbers 13 and 14."""
+    """Requests that stock vLLM on a CPU does not survive, beside those of mixed_jobs: numbers 14 and 15."""
     return [
         {"prompts": prompts[:2], "params": IMPOSSIBLE},
         {"prompts": [(p * 9)[:200] for p in prompts[:3]], "params": SEEDED},
@@ -148,9 +151,9 @@ def test_seeded_requests_do_not_depend_on_their_batch(prompts: list[list[int]], 
     assert alone.tokens(0)[::-1] == drafted.tokens(8)
 
 
-@pytest.mark.parametrize("job", [9, 10, 11, 12])
+@pytest.mark.parametrize("job", [9, 10, 11, 12, 13])
 def test_processors_see_each_draft_prefix(job: int, plain: Outcome, drafted: Outcome) -> None:
-    """Greedy with repetition, frequency and presence penalties, bad words, min_tokens: token for token."""
+    """Greedy with penalties, bad words, min_tokens, biases: token for token."""
     assert drafted.tokens(job) == plain.tokens(job)
 
 
@@ -162,15 +165,28 @@ def test_min_tokens_forbids_the_end_up_to_its_own_position(plain: Outcome) -> No
 
 def test_a_request_without_any_possible_token_ends_by_itself(drafted: Outcome) -> None:
     """Its rows are nothing but -inf. The other tests of this engine show that its neighbours never noticed."""
-    for result in drafted.results[13]:
+    for result in drafted.results[14]:
         assert result["token_ids"] == [0] * 8 and result["finish_reason"] == "stop"
+
+
+def test_logprobs_of_chosen_tokens(prompts: list[list[int]]) -> None:
+    """`logprob_token_ids`: for each token that came out, the logprobs of the ids that were asked for."""
+    wanted = [5, 77, 300]
+    params = {"temperature": 1.0, "max_tokens": 24, "ignore_eos": True, "logprob_token_ids": wanted}
+    outcome = run_child(ours(3), [{"prompts": prompts[:3], "params": params}])
+    for prompt, result in zip(prompts[:3], outcome.results[0], strict=True):
+        expected = reference_rows(prompt, result["token_ids"]).log_softmax(-1)
+        assert len(result["logprobs"]) == 24
+        for row, token, values in zip(expected, result["token_ids"], result["logprobs"], strict=True):
+            assert {int(t) for t in values} == {token, *wanted}
+            assert all(abs(row[int(t)].item() - value) < 1e-3 for t, value in values.items())
 
 
 def test_seeded_prompts_may_come_in_chunks(prompts: list[list[int]], drafted: Outcome) -> None:
     """vLLM's own CPU runner stops at the first chunk of a seeded prompt ("CPU Generator does not use offset")."""
     tight = {**ours(3), "max_num_seqs": 8, "max_num_batched_tokens": 64}
     chunked = run_child(tight, [{"prompts": [(p * 9)[:200] for p in prompts[:3]], "params": SEEDED}])
-    assert chunked.tokens(0) == drafted.tokens(14)
+    assert chunked.tokens(0) == drafted.tokens(15)
 
 
 def test_counters_agree_with_vllms_own(drafted: Outcome) -> None:

@@ -98,12 +98,15 @@ def test_preempted_requests_are_lossless(prompts: list[list[int]]) -> None:
 
 
 def constrained_jobs(prompts: list[list[int]], repeat: int) -> list[dict]:
-    """What makes a row depend on the drafts before it: an end forbidden so far, penalties, a grammar."""
+    """What makes a row depend on the drafts before it (an end forbidden so far, penalties, a grammar), and what vLLM
+    refuses under speculation (min-p, logit bias)."""
     frequent = list(range(190, 700))
     each = [
         {"min_tokens": 3, "stop_token_ids": frequent},
         {"presence_penalty": 1.5, "repetition_penalty": 1.2, "ignore_eos": True},
         {"structured_outputs": {"regex": "[a-d]{8}"}},
+        {"min_p": 0.15, "top_k": 0, "ignore_eos": True},
+        {"logit_bias": {"31": 4.0, "77": 4.0}, "ignore_eos": True},
     ]
     return [
         {
@@ -117,13 +120,14 @@ def constrained_jobs(prompts: list[list[int]], repeat: int) -> list[dict]:
 
 
 def test_constrained_requests_are_lossless(prompts: list[list[int]]) -> None:
-    """min_tokens, penalties and a grammar, side by side in one batch; a grammar cuts drafts where they leave it."""
+    """Side by side in one batch; a grammar cuts drafts where they leave it."""
     constrained = constrained_jobs(prompts, 1500)
     outcome, plain = run_child(ours(3), constrained), run_child({}, constrained)
     assert min(p_values(outcome, plain)) > LEVEL
     lengths = Counter(len(tokens) for tokens in outcome.tokens(0))
     assert len(lengths) > 1 and min(lengths) > 3, "min_tokens must bind, and some requests must end early"
     assert len({tuple(tokens) for tokens in outcome.tokens(2)}) > 20, "the grammar must leave a choice"
+    assert any(31 in tokens or 77 in tokens for tokens in outcome.tokens(4)), "the bias must show"
 
 
 @pytest.mark.parametrize("fault", ["q_at_another_temperature", "recovered_from_p", "bonus_unfiltered"])
