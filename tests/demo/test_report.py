@@ -62,7 +62,7 @@ def test_speedup_is_against_the_faster_run_without_speculation(report):
 
 
 def test_speedup_needs_a_run_without_speculation(report):
-    alone = build_report({"specdec": {"eager": {1: measurement(5, OURS, "x")}}}, {}, {"cpu": "c"})
+    alone = build_report({"specdec": {"eager": {1: measurement(5, OURS, "x")}}}, report["settings"], {"cpu": "c"})
     assert alone["speedup"] == {"specdec": {}}
     assert html_page(alone)
 
