@@ -97,6 +97,20 @@ def _commands(report: dict[str, Any]) -> str:
     )
 
 
+def _load(settings: dict[str, Any]) -> str:
+    """One sentence on what was served and sent."""
+    return escape(
+        f"{settings['model']} with {settings['head']}: {settings['requests']} streaming requests of "
+        f"{settings['output_tokens']} output tokens at temperature {settings['temperature']:g}, "
+        f"{settings['num_drafts']} drafts a step; prompts cut from files that the model never saw."
+    )
+
+
+def _prompts(settings: dict[str, Any]) -> str:
+    sources = ", ".join(escape(source) for source in settings.get("prompts", ()))
+    return f"<details><summary>The prompts: file and first line</summary><p>{sources}</p></details>" if sources else ""
+
+
 def _facts(facts: dict[str, Any]) -> str:
     return ", ".join(
         f"{escape(str(k))} {escape(str(v))}" for k, v in facts.items() if not isinstance(v, dict) and v is not None
@@ -119,7 +133,7 @@ def html_page(report: dict[str, Any]) -> str:
 <html lang="en"><head><meta charset="utf-8"><title>specdec demo</title><style>{STYLE}</style></head><body>
 <h1>specdec demo</h1>
 {lead}
-<p>{_facts(report["settings"])}</p>
+<p>{_load(report["settings"])}</p>
 {_table(report)}
 {_explanation(report)}
 <h2>Tokens per second</h2>
@@ -128,6 +142,7 @@ def html_page(report: dict[str, Any]) -> str:
 {acceptance_plot(report) or "<p>No figures of specdec's verify step in these runs.</p>"}
 <h2>Commands that started the servers</h2>
 {_commands(report)}
+{_prompts(report["settings"])}
 <h2>Where this was measured</h2>
 <p>{_facts(provenance)}</p>
 <p>{_facts(provenance.get("versions", {}))}</p>

@@ -31,7 +31,11 @@ def report():
         },
         "stock": {"compiled": {c: measurement(80 * c, STOCK, "stock") for c in (1, 8)}},
     }
-    return build_report(runs, {"requests": 32}, {"cpu": "a <CPU>", "versions": {"torch": "2"}})
+    plan = {
+        "model": "a <model>", "head": "a head", "requests": 32, "output_tokens": 96, "temperature": 1.0,
+        "num_drafts": 3, "prompts": ["a.py:1", "b.py:22"],
+    }  # fmt: skip
+    return build_report(runs, plan, {"cpu": "a <CPU>", "versions": {"torch": "2"}})
 
 
 def test_each_concurrency_is_of_its_own_faster_configuration(report):
@@ -58,7 +62,7 @@ def test_speedup_is_against_the_faster_run_without_speculation(report):
 
 
 def test_speedup_needs_a_run_without_speculation(report):
-    alone = build_report({"specdec": {"eager": {1: measurement(5, OURS, "x")}}}, {}, {"cpu": "c"})
+    alone = build_report({"specdec": {"eager": {1: measurement(5, OURS, "x")}}}, report["settings"], {"cpu": "c"})
     assert alone["speedup"] == {"specdec": {}}
     assert html_page(alone)
 
@@ -72,7 +76,8 @@ def test_table_has_a_row_per_run_and_concurrency(report):
 def test_page_stands_alone_and_escapes_what_it_shows(report):
     page = html_page(report)
     assert page.count("<svg") == 2
-    assert "none &lt;compiled&gt;" in page and "a &lt;CPU&gt;" in page
+    assert "none &lt;compiled&gt;" in page and "a &lt;CPU&gt;" in page and "a &lt;model&gt;" in page
+    assert "32 streaming requests of 96 output tokens at temperature 1," in page and "a.py:1, b.py:22" in page
     assert not re.search(r'<(script|link|img)\b|src="http|url\(http', page)
     assert "1.60×" in page
 

@@ -1,7 +1,9 @@
 """Drafting with the MTP head: vLLM's own loop over the steps, with our sampling and our keeping of draft rows."""
 
+from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import torch
 from vllm.v1.spec_decode.eagle import EagleProposer
 
@@ -26,6 +28,23 @@ class MTPProposer(EagleProposer):
         if self._store is not None and num_speculative_tokens > 0:
             self._prepare(target_positions, rest["token_indices_to_sample"], rest["common_attn_metadata"])
         return super().propose(num_speculative_tokens, target_token_ids, target_positions, **rest)
+
+    def prepare_next_token_ids_padded(
+        self, sampled_token_ids: torch.Tensor, requests: Any, batch: Any, *rest: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As vLLM's, but the head sees behind each chunk of a prompt the token that follows there.
+
+        vLLM gives it the prompt's last token, which leaves a wrong entry in the head's cache at every chunk's end.
+        """
+        unfinished = self._runner.discard_request_mask.np[: batch.num_reqs]
+        if unfinished.any():
+            scheduled = np.diff(self._runner.query_start_loc.np[: batch.num_reqs + 1])
+            behind = batch.num_computed_tokens_cpu[: batch.num_reqs] + scheduled
+            known = np.where(unfinished, behind + 1, batch.num_tokens_no_spec[: batch.num_reqs])
+            batch = SimpleNamespace(
+                num_reqs=batch.num_reqs, req_ids=batch.req_ids, vocab_size=batch.vocab_size, num_tokens_no_spec=known
+            )
+        return super().prepare_next_token_ids_padded(sampled_token_ids, requests, batch, *rest)
 
     def _prepare(self, positions: torch.Tensor, indices: torch.Tensor | None, attention: Any) -> None:
         # The last input token stands at `positions[index]`; the target sampled the one after it, the first draft is
