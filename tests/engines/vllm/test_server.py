@@ -89,6 +89,16 @@ def test_an_abort_mid_stream_leaves_the_others_alone(server: Server, prompts: li
     assert post(server, body)["choices"][0]["text"] == alone
 
 
+def test_min_p_and_logit_bias_through_the_api(server: Server, prompts: list[list[int]]) -> None:
+    """vLLM refuses both under speculation; with our worker they do what they say."""
+    body = {"prompt": prompts[0], "max_tokens": 16, "ignore_eos": True}
+    greedy = post(server, {**body, "temperature": 0.0})["choices"][0]["text"]
+    # Only the most probable token is as probable as itself, whatever the temperature.
+    assert post(server, {**body, "temperature": 1.0, "min_p": 1.0})["choices"][0]["text"] == greedy
+    biased = post(server, {**body, "temperature": 1.0, "logit_bias": {"31": 100}, "logprobs": 0})["choices"][0]
+    assert len(set(biased["logprobs"]["tokens"])) == 1 and len(biased["logprobs"]["tokens"]) == 16
+
+
 def test_a_bad_request_is_refused_and_the_server_lives(server: Server, prompts: list[list[int]]) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         post(server, {"prompt": prompts[0], "max_tokens": 8, "temperature": -1.0})
