@@ -30,11 +30,11 @@ py::object report(const Outcome& o) {
   return py::make_tuple(static_cast<int>(o.fault), o.request, o.row);
 }
 
-py::object call_verify_token(int64_t vocab, std::array<int64_t, 3> target, const std::vector<int32_t>& counts,
-                             uintptr_t tokens, bool tokens_are_int64, std::array<int64_t, 3> draft, uintptr_t stats,
-                             std::array<uintptr_t, 6> sampling, uintptr_t out_tokens, int64_t out_width,
-                             uintptr_t out_accepted, uintptr_t out_expected, uintptr_t out_accept_probs,
-                             int max_threads) {
+template <Outcome (*verify)(const VerifyTask&)>
+py::object call_verify(int64_t vocab, std::array<int64_t, 3> target, const std::vector<int32_t>& counts,
+                       uintptr_t tokens, bool tokens_are_int64, std::array<int64_t, 3> draft, uintptr_t stats,
+                       std::array<uintptr_t, 6> sampling, uintptr_t out_tokens, int64_t out_width,
+                       uintptr_t out_accepted, uintptr_t out_expected, uintptr_t out_accept_probs, int max_threads) {
   const VerifyTask task = {static_cast<int64_t>(counts.size()),
                            vocab,
                            rows(target),
@@ -53,7 +53,7 @@ py::object call_verify_token(int64_t vocab, std::array<int64_t, 3> target, const
   Outcome outcome;
   {
     py::gil_scoped_release release;
-    outcome = verify_token(task);
+    outcome = verify(task);
   }
   return report(outcome);
 }
@@ -76,7 +76,8 @@ py::object call_sample_draft(int64_t num_requests, int64_t vocab, int64_t step, 
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "specdec's host kernels";
-  m.def("verify_token", &call_verify_token);
+  m.def("verify_token", &call_verify<verify_token>);
+  m.def("verify_block", &call_verify<verify_block>);
   m.def("sample_draft", &call_sample_draft);
   m.def("philox_uniform", [](int64_t seed, int64_t position, uint32_t purpose) {
     return philox_uniform(seed, position, static_cast<Purpose>(purpose));

@@ -20,6 +20,23 @@ def verify_token(
     max_threads: int,
     /,
 ) -> _Fault: ...
+def verify_block(
+    vocab: int,
+    target: _Rows,
+    counts: list[int],
+    tokens: int,
+    tokens_are_int64: bool,
+    draft: _Rows,
+    stats: int,
+    sampling: tuple[int, ...],
+    out_tokens: int,
+    out_width: int,
+    out_accepted: int,
+    out_expected: int,
+    out_accept_probs: int,
+    max_threads: int,
+    /,
+) -> _Fault: ...
 def sample_draft(
     num_requests: int,
     vocab: int,

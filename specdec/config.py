@@ -17,9 +17,11 @@ class _Section(BaseModel):
 
 
 class VerifySettings(_Section):
-    """method: the acceptance rule ("token": Leviathan et al., arXiv 2211.17192). backend: one of `specdec doctor`'s."""
+    """method: the acceptance rule ("token": Leviathan et al., arXiv 2211.17192; "block": Sun et al., arXiv 2403.10444).
+    backend: one of `specdec doctor`'s.
+    """
 
-    method: Literal["token"] = "token"
+    method: Literal["token", "block"] = "token"
     backend: Literal["auto", "reference", "cpu"] = "auto"
 
 

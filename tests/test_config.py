@@ -12,12 +12,20 @@ def test_defaults() -> None:
         assert (settings.verify.method, settings.verify.backend, settings.metrics.enabled) == ("token", "auto", True)
 
 
+@pytest.mark.parametrize("method", ["token", "block"])
+def test_verify_methods(method: str) -> None:
+    assert parse_settings({"specdec": {"verify": {"method": method}}}).verify.method == method
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
         ({"verfy": {}}, "unknown setting 'specdec.verfy'; known there: verify, metrics"),
         ({"verify": {"metod": "token"}}, "unknown setting 'specdec.verify.metod'; known there: method, backend"),
-        ({"verify": {"method": "fast"}}, "setting 'specdec.verify.method' is 'fast': Input should be 'token'"),
+        (
+            {"verify": {"method": "fast"}},
+            "setting 'specdec.verify.method' is 'fast': Input should be 'token' or 'block'",
+        ),
         ({"metrics": {"enabled": "often"}}, "setting 'specdec.metrics.enabled' is 'often'"),
         ([1], "must be an object of settings, not [1]"),
     ],

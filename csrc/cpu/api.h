@@ -1,4 +1,4 @@
-// The two operations of the cpu backend, on raw pointers. Python (specdec/verify/cpu.py) has checked shapes and types.
+// The operations of the cpu backend, on raw pointers. Python (specdec/verify/cpu.py) has checked shapes and types.
 #pragma once
 
 #include <cstdint>
@@ -43,6 +43,7 @@ struct SampleTask {
 
 Fault check_sampling(const SamplingView& sampling, int64_t request);
 Outcome verify_token(const VerifyTask& task);
+Outcome verify_block(const VerifyTask& task);
 Outcome sample_draft(const SampleTask& task);
 
 }  // namespace specdec

@@ -93,6 +93,10 @@ Place locate(const std::vector<double>& sums, double u) {
   return last;  // u * total was rounded up to the total: the last token that has weight
 }
 
+bool none_left(const std::vector<double>& sums) {
+  return std::all_of(sums.begin(), sums.end(), [](double s) { return s <= 0; });
+}
+
 }  // namespace
 
 bool is_bad_row(const Rows& rows, int64_t row, int64_t vocab) {
@@ -236,7 +240,7 @@ int64_t Distribution::draw_without(int64_t token, double u) const {
   w[token - begin] = 0;
   sums[block] = 0;
   for (int i = 0; i < block_size(begin); ++i) sums[block] += w[i];
-  if (std::all_of(sums.begin(), sums.end(), [](double s) { return s <= 0; })) return draw(u);
+  if (none_left(sums)) return draw(u);
   const Place place = locate(sums, u);
   const int64_t start = place.block * kBlock;
   weights(start, w);
@@ -244,25 +248,30 @@ int64_t Distribution::draw_without(int64_t token, double u) const {
   return start + walk(w, block_size(start), place.before, place.target);
 }
 
-int64_t Distribution::draw_residual(const Distribution& q, double u) const {
-  if (greedy_) return scan_.argmax;
-  double p_block[kBlock], q_block[kBlock], w[kBlock];
-  auto residual = [&](int64_t begin) {
-    weights(begin, p_block);
-    q.weights(begin, q_block);
-    return kernels_->residual_block(p_block, q_block, block_size(begin), 1 / total_, 1 / q.total_, w);
-  };
-  std::vector<double> sums;
-  double total = 0;
+double Distribution::residual_weights(const Distribution& q, double w, int64_t begin, double* out) const {
+  double p_block[kBlock], q_block[kBlock];
+  weights(begin, p_block);
+  q.weights(begin, q_block);
+  return kernels_->residual_block(p_block, q_block, block_size(begin), w / total_, 1 / q.total_, out);
+}
+
+double Distribution::residual(const Distribution& q, double w, std::vector<double>& sums) const {
+  double block[kBlock], total = 0;
+  sums.clear();
   for (int64_t begin = 0; begin < vocab_; begin += kBlock) {
-    sums.push_back(residual(begin));
+    sums.push_back(residual_weights(q, w, begin, block));
     total += sums.back();
   }
-  if (total <= 0) return draw(u);
+  return total;
+}
+
+int64_t Distribution::draw_residual(const Distribution& q, double w, const std::vector<double>& sums, double u) const {
+  if (none_left(sums)) return draw(u);
   const Place place = locate(sums, u);
   const int64_t start = place.block * kBlock;
-  residual(start);
-  return start + walk(w, block_size(start), place.before, place.target);
+  double block[kBlock];
+  residual_weights(q, w, start, block);
+  return start + walk(block, block_size(start), place.before, place.target);
 }
 
 double Distribution::overlap(const Distribution& q) const {

@@ -39,15 +39,19 @@ class Distribution {
   double threshold() const { return threshold_; }
   double log_sum_exp() const;  // of l / T over the kept tokens
 
-  // Inverse CDF in token-id order. draw_without leaves one token out; draw_residual draws from max(p - q, 0).
+  // The sum of max(w p - q, 0), and in `sums` that of each block, for draw_residual.
+  double residual(const Distribution& q, double w, std::vector<double>& sums) const;
+
+  // Inverse CDF in token-id order. draw_without leaves one token out; draw_residual draws from max(w p - q, 0).
   // Both fall back to the whole of p where rounding leaves them no mass.
   int64_t draw(double u) const;
   int64_t draw_without(int64_t token, double u) const;
-  int64_t draw_residual(const Distribution& q, double u) const;
+  int64_t draw_residual(const Distribution& q, double w, const std::vector<double>& sums, double u) const;
   double overlap(const Distribution& q) const;  // sum of min(p, q)
 
  private:
   double weights(int64_t begin, double* out) const;
+  double residual_weights(const Distribution& q, double w, int64_t begin, double* out) const;
   int block_size(int64_t begin) const;
   double find_threshold(const SamplingView& sampling, int64_t request) const;
   double cut(double budget, double floor, bool by_mass) const;

@@ -150,8 +150,19 @@ RowScan scan(const void* row, int64_t vocab) {
 }
 
 double residual_block(const double* p, const double* q, int n, double p_scale, double q_scale, double* out) {
-  double sum = 0;
-  for (int i = 0; i < n; ++i) {
+  vf64 sums = {};
+  int i = 0;
+  for (; i + W <= n; i += W) {
+    vf64 a, b;
+    __builtin_memcpy(&a, p + i, sizeof a);
+    __builtin_memcpy(&b, q + i, sizeof b);
+    const vf64 d = a * p_scale - b * q_scale;
+    const vf64 kept = (vf64)((vi64)d & (vi64)(d > 0.0));
+    sums += kept;
+    __builtin_memcpy(out + i, &kept, sizeof kept);
+  }
+  double sum = lane_sum(sums);
+  for (; i < n; ++i) {
     const double d = p[i] * p_scale - q[i] * q_scale;
     out[i] = d > 0 ? d : 0;
     sum += out[i];

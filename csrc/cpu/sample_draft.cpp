@@ -26,7 +26,7 @@ Outcome sample_draft(const SampleTask& task) {
         faults[b] = kBadRow;
         return;
       }
-      const int64_t token = q.draw(philox_uniform(s.seed[b], s.position[b] + task.step, kDraft));
+      const int64_t token = q.draw(philox_uniform(s.seed[b], s.position[b], draft_purpose(task.step)));
       task.out_tokens[b] = static_cast<int32_t>(token);
       double* stats = task.out_stats + 4 * b;
       stats[0] = q.greedy() ? 0 : s.temperature[b];

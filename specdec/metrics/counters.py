@@ -59,8 +59,8 @@ class StepCounters:
         """One verify step of the requests that had drafts.
 
         num_drafts [B] int, num_accepted [B] int: drafts and accepted drafts per request; a request without drafts
-        is not counted. acceptance [N] float: min(1, p/q) of each draft token, request-major; not a number where a
-        draft was not reached.
+        is not counted. acceptance [N] float: VerifyOutput.acceptance_probability, request-major; not a number where
+        a draft was not reached.
         """
         views, count = self.views, min(int(num_drafts.max(initial=0)), MAX_POSITIONS)
         if count == 0:

@@ -1,7 +1,8 @@
 """Philox4x32-10, the counter-based generator of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
 
 A number depends on (seed, position, purpose) alone, never on what else is in the batch or how often it was asked for.
-The purposes keep drafting, acceptance and recovery independent: shared noise biases the output.
+The purposes keep drafting, acceptance and recovery independent: shared noise biases the output. Draft j of a step has
+the purpose DRAFT + 4 j (specdec.verify.reference.draft_purpose).
 """
 
 import torch
@@ -29,7 +30,7 @@ def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
 def philox_uniform(seed: Tensor, position: Tensor, purpose: int) -> Tensor:
     """Uniforms in [0, 1) with 53 bits.
 
-    seed, position: int64, of one shape; purpose: DRAFT, ACCEPT, RECOVER or BONUS. Returns float64 of that shape.
+    seed, position: int64, of one shape; purpose: a 32-bit number, see above. Returns float64 of that shape.
     Key = (seed low, seed high), counter = (position low, position high, purpose, 0).
     """
     seed, position = seed.to(torch.int64), position.to(torch.int64)

@@ -1,6 +1,8 @@
 """verify and sample_draft: check the input, choose the method and the backend."""
 
+import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import TypeAlias
 
 from torch import Tensor
@@ -19,6 +21,7 @@ Method: TypeAlias = Callable[[Tensor, Draft, SamplingBatch, list[int], bool], Ve
 # How a method's function is found in a backend.
 METHODS: Registry[Callable[[Backend], Method]] = Registry("verify method")
 METHODS.register("token", lambda: lambda backend: backend.verify_token)
+METHODS.register("block", lambda: lambda backend: backend.verify_block)
 
 
 def verify(
@@ -35,7 +38,11 @@ def verify(
                          strided; never written
     draft                N draft tokens of B requests, with the distributions that sampled them (see Draft)
     sampling             the B requests' parameters; they apply to every target row of the request
-    method               "token" (Leviathan et al., arXiv 2211.17192, algorithm 1)
+    method               "token" (Leviathan et al., arXiv 2211.17192, algorithm 1) or "block" (Sun et al., arXiv
+                         2403.10444, algorithm 2): never fewer accepted drafts in expectation, but it reads every draft
+                         row in full. With "block" a request with a draft that is not a sample of its row (greedy
+                         request, point mass, broken row, id outside [0, V)) is verified by the token rule, and so is
+                         the whole call, with one warning per process, where draft.logits is None
     backend              "auto", or one of backends()
     expected_acceptance  also compute Σ min(p, q) for every draft, which reads all rows in full
 
@@ -48,6 +55,10 @@ def verify(
     draft = check_draft(target_logits, draft, sampling, counts)
     _check_devices(target_logits, draft.token_ids, draft.logits, draft.row_stats, sampling.temperature)
     chosen = choose(backend, target_logits.device)
+    if method == "block" and draft.logits is None:
+        if sum(counts):
+            _warn_one_hot()
+        method = "token"
     return METHODS.get(method)(chosen)(target_logits, draft, sampling, counts, expected_acceptance)
 
 
@@ -56,7 +67,9 @@ def sample_draft(logits: Tensor, sampling: SamplingBatch, step: int, backend: st
 
     logits    [B, V] bf16, fp16 or f32; rows may be strided; not written. Keep them: they are Draft.logits
     sampling  the B requests' parameters
-    step      the token's offset from sampling.position: 0 for the first draft
+    step      the draft's index in its verify step: 0 for the first, with the same sampling.position for all of them.
+              (seed, position, step) name its random number, so the next step, whose position is another, meets fresh
+              ones: block verification asks for that
 
     Returns token_ids [B] int32 and row_stats [B, 4] float64 for Draft (temperature, threshold, log-sum-exp, sampled
     logit). Greedy requests get the argmax, and the temperature 0 and log-sum-exp 0 in row_stats: a point mass.
@@ -68,6 +81,15 @@ def sample_draft(logits: Tensor, sampling: SamplingBatch, step: int, backend: st
         raise SpecdecError(f"logits has {logits.shape[0]} rows, sampling {len(sampling)} requests: make them equal.")
     _check_devices(logits, sampling.temperature)
     return choose(backend, logits.device).sample_draft(logits, sampling, step)
+
+
+@cache
+def _warn_one_hot() -> None:
+    warnings.warn(
+        "method='block' has no effect on one-hot drafts (draft.logits is None), which are verified by the token rule: "
+        "sample the drafts and pass their logits, or use method='token'.",
+        stacklevel=3,
+    )
 
 
 def _check_devices(first: Tensor, *others: Tensor | None) -> None:

@@ -24,6 +24,10 @@ class Backend(Protocol):
         self, target_logits: Tensor, draft: Draft, sampling: SamplingBatch, counts: list[int], expected_acceptance: bool
     ) -> VerifyOutput: ...
 
+    def verify_block(
+        self, target_logits: Tensor, draft: Draft, sampling: SamplingBatch, counts: list[int], expected_acceptance: bool
+    ) -> VerifyOutput: ...
+
     def sample_draft(self, logits: Tensor, sampling: SamplingBatch, step: int) -> tuple[Tensor, Tensor]: ...
 
 

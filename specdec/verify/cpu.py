@@ -4,6 +4,7 @@ SPECDEC_CPU_ISA = auto, scalar, avx2 or avx512 forces one of them.
 """
 
 import os
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -44,15 +45,33 @@ def verify_token(
     target_logits: Tensor, draft: Draft, sampling: SamplingBatch, counts: list[int], expected_acceptance: bool
 ) -> VerifyOutput:
     """See specdec.verify.verify."""
+    return _verify(_C.verify_token, target_logits, draft, sampling, counts, expected_acceptance)
+
+
+def verify_block(
+    target_logits: Tensor, draft: Draft, sampling: SamplingBatch, counts: list[int], expected_acceptance: bool
+) -> VerifyOutput:
+    """See specdec.verify.verify."""
+    return _verify(_C.verify_block, target_logits, draft, sampling, counts, expected_acceptance)
+
+
+def _verify(
+    kernel: Callable[..., tuple[int, int, int] | None],
+    target_logits: Tensor,
+    draft: Draft,
+    sampling: SamplingBatch,
+    counts: list[int],
+    expected_acceptance: bool,
+) -> VerifyOutput:
     batch, n = len(counts), draft.token_ids.shape[0]
     width = max(counts, default=0) + 1
     tokens = torch.empty((batch, width), dtype=torch.int32)
     accepted = torch.empty(batch, dtype=torch.int32)
-    ratio = torch.empty(n, dtype=torch.float32)
+    probability = torch.empty(n, dtype=torch.float32)
     alpha = torch.empty(n, dtype=torch.float32) if expected_acceptance else None
     token_ids = draft.token_ids.contiguous()
     stats = None if draft.row_stats is None else draft.row_stats.contiguous()
-    fault = _C.verify_token(
+    fault = kernel(
         target_logits.shape[1],
         _rows(target_logits),
         counts,
@@ -65,12 +84,12 @@ def verify_token(
         width,
         accepted.data_ptr(),
         0 if alpha is None else alpha.data_ptr(),
-        ratio.data_ptr(),
+        probability.data_ptr(),
         torch.get_num_threads(),
     )
     if fault is not None:
         raise _error(fault, sampling, "target")
-    return VerifyOutput(tokens, accepted, alpha, ratio)
+    return VerifyOutput(tokens, accepted, alpha, probability)
 
 
 def sample_draft(logits: Tensor, sampling: SamplingBatch, step: int) -> tuple[Tensor, Tensor]:

@@ -2,15 +2,28 @@
 
 Token verification (Leviathan et al., arXiv 2211.17192, algorithm 1). For draft token x at a position with target p and
 draft q, both after temperature and filters: accept where u q(x) < p(x); at the first rejection draw from
-normalise(max(p - q, 0)) and stop; after the last acceptance draw the bonus token from p.
+normalise(max(p - q, 0)) and stop; after the last acceptance draw the bonus token from p. `<` and not `<=`: u may be 0,
+and a token with p(x) = 0 must not be accepted.
 
-u comes from the request's Philox stream at the token's absolute position, one purpose per use. `<` and not `<=`: u may
-be 0, and a token with p(x) = 0 must not be accepted.
+Block verification: see block.py. A request with fewer than two drafts, for which both rules are one, or with a draft
+that is no sample of a row (greedy request, point mass, broken row, id outside the vocabulary) is verified by the token
+rule: with point masses the block rule accepts less.
+
+Random numbers come from the request's Philox streams, one purpose per use; s is the position at which the step begins.
+- Draft j of a step (counted from 0): at s, purpose draft_purpose(j). Not at s + j: the block rule has looked at the
+  drafts behind the last accepted one, and the next step, which begins among their positions, must not draw from the
+  same numbers again. Its output would be biased.
+- Acceptance: token rule at s + j, block rule at s alone. Recovery: at s + accepted. Bonus: at s + n. The next step
+  begins behind every one of these that was looked at.
 
 Guards for input that no draft of ours produces; the output keeps the target's distribution in both:
 - a token id outside [0, V), or a draft row that is no distribution: rejected, then drawn from p;
 - a residual without mass (rounding where p and q are equal): drawn from p.
 """
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -27,8 +40,26 @@ from specdec.sampling import (
     thresholds,
     weights,
 )
+from specdec.verify.block import block, clipped_ratio, residual
 from specdec.verify.checks import check_rows, check_sampling, is_bad_row
 from specdec.verify.types import LOG_SUM_EXP, SAMPLED_LOGIT, TEMPERATURE, THRESHOLD, Draft, VerifyOutput
+
+
+class DraftToken(NamedTuple):
+    token: int
+    q: Tensor | None  # float64 [V]; None: the id is no token, or its row no distribution
+    probability: float  # q(token); 0 without q
+    sampled: bool  # q is a row, not a point mass
+
+
+class Verdict(NamedTuple):
+    accepted: int
+    last: Tensor  # the recovered or bonus token
+    probability: list[float]  # of accepting each draft that was reached, given those before it
+
+
+Uniform: TypeAlias = Callable[[int, int], Tensor]  # (offset from the step's first position, purpose) -> float64 [1]
+Rule: TypeAlias = Callable[[Tensor, Sequence[DraftToken], Uniform], Verdict]  # target rows [n + 1, V], n drafts
 
 
 def available() -> bool:
@@ -43,6 +74,24 @@ def verify_token(
     target_logits: Tensor, draft: Draft, sampling: SamplingBatch, counts: list[int], expected_acceptance: bool
 ) -> VerifyOutput:
     """See specdec.verify.verify."""
+    return apply_rule(token_rule, target_logits, draft, sampling, counts, expected_acceptance)
+
+
+def verify_block(
+    target_logits: Tensor, draft: Draft, sampling: SamplingBatch, counts: list[int], expected_acceptance: bool
+) -> VerifyOutput:
+    """See specdec.verify.verify."""
+    return apply_rule(block_rule, target_logits, draft, sampling, counts, expected_acceptance)
+
+
+def apply_rule(
+    rule: Rule,
+    target_logits: Tensor,
+    draft: Draft,
+    sampling: SamplingBatch,
+    counts: list[int],
+    expected_acceptance: bool,
+) -> VerifyOutput:
     device, batch = target_logits.device, len(counts)
     check_sampling(sampling)
     request_of_row = torch.repeat_interleave(torch.arange(batch), torch.tensor(counts, dtype=torch.int64) + 1)
@@ -51,29 +100,45 @@ def verify_token(
     tokens = torch.full((batch, max(counts, default=0) + 1), -1, dtype=torch.int32, device=device)
     accepted = torch.zeros(batch, dtype=torch.int32, device=device)
     alpha = torch.zeros(sum(counts), dtype=torch.float32, device=device)
-    ratio = torch.full_like(alpha, torch.nan)
+    probability = torch.full_like(alpha, torch.nan)
     first = 0
     for b, n in enumerate(counts):
         rows = p[first + b : first + b + n + 1]
-        alive = True
-        for j in range(n):
-            x = int(draft.token_ids[first + j])
-            q, qx = draft_distribution(draft, first + j, x, sampling, b, rows.shape[-1])
-            px = float(rows[j, x]) if q is not None else 0.0
-            alpha[first + j] = torch.minimum(rows[j], q).sum() if q is not None else 0.0
-            if not alive:
-                continue
-            ratio[first + j] = min(1.0, px / qx) if px > 0 and qx > 0 else float(px > 0)
-            if q is not None and uniform(sampling, b, j, ACCEPT) * qx < px:
-                tokens[b, j] = x
-                accepted[b] += 1
-            else:
-                tokens[b, j] = recover(rows[j], q, uniform(sampling, b, j, RECOVER))
-                alive = False
-        if alive:
-            tokens[b, n] = inverse_cdf(rows[n:], uniform(sampling, b, n, BONUS))[0]
+        drafts = [draft_token(draft, first + j, sampling, b, rows.shape[-1]) for j in range(n)]
+        verdict = rule(rows, drafts, partial(uniform, sampling, b))
+        for j, one in enumerate(drafts):
+            alpha[first + j] = torch.minimum(rows[j], one.q).sum() if one.q is not None else 0.0
+            if j < verdict.accepted:
+                tokens[b, j] = one.token
+        tokens[b, verdict.accepted] = verdict.last
+        accepted[b] = verdict.accepted
+        for j, value in enumerate(verdict.probability):
+            probability[first + j] = value
         first += n
-    return VerifyOutput(tokens, accepted, alpha if expected_acceptance else None, ratio)
+    return VerifyOutput(tokens, accepted, alpha if expected_acceptance else None, probability)
+
+
+def token_rule(p: Tensor, drafts: Sequence[DraftToken], uniform: Uniform) -> Verdict:
+    probability = []
+    for j, (x, q, qx, _) in enumerate(drafts):
+        px = float(p[j, x]) if q is not None else 0.0
+        probability.append(clipped_ratio(px, qx))
+        if not uniform(j, ACCEPT) * qx < px:
+            return Verdict(j, recover(p[j], q, 1.0, uniform(j, RECOVER)), probability)
+    n = len(drafts)
+    return Verdict(n, inverse_cdf(p[n:], uniform(n, BONUS))[0], probability)
+
+
+def block_rule(p: Tensor, drafts: Sequence[DraftToken], uniform: Uniform) -> Verdict:
+    n, q = len(drafts), [d.q for d in drafts if d.q is not None]
+    if n < 2 or not all(d.sampled for d in drafts):
+        return token_rule(p, drafts, uniform)
+    found = block(p, torch.stack(q), [d.token for d in drafts], [d.probability for d in drafts])
+    tau = found.accepted(float(uniform(0, ACCEPT)))
+    probability = found.acceptance_probability(tau)
+    if tau == n:
+        return Verdict(n, inverse_cdf(p[n:], uniform(n, BONUS))[0], probability)
+    return Verdict(tau, recover(p[tau], q[tau], found.weight[tau], uniform(tau, RECOVER)), probability)
 
 
 def sample_draft(logits: Tensor, sampling: SamplingBatch, step: int) -> tuple[Tensor, Tensor]:
@@ -83,7 +148,7 @@ def sample_draft(logits: Tensor, sampling: SamplingBatch, step: int) -> tuple[Te
     greedy = sampling.temperature < GREEDY_BELOW
     threshold = thresholds(logits, sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
     w = weights(logits, sampling.temperature, threshold)
-    drawn = inverse_cdf(w, philox_uniform(sampling.seed, sampling.position + step, DRAFT))
+    drawn = inverse_cdf(w, philox_uniform(sampling.seed, sampling.position, draft_purpose(step)))
     exact = logits.to(torch.float64)
     token = torch.where(greedy, exact.argmax(-1), drawn)
     t = torch.where(greedy, 0.0, sampling.temperature.to(torch.float64))
@@ -101,38 +166,44 @@ def probabilities(logits: Tensor, sampling: SamplingBatch) -> Tensor:
     return torch.where((sampling.temperature < GREEDY_BELOW)[:, None], point, w / w.sum(-1, keepdim=True))
 
 
-def draft_distribution(
-    draft: Draft, i: int, x: int, sampling: SamplingBatch, b: int, vocab: int
-) -> tuple[Tensor | None, float]:
-    """q [V] of draft i and q(x); q is None where there is none (see the guards above)."""
+def draft_token(draft: Draft, i: int, sampling: SamplingBatch, b: int, vocab: int) -> DraftToken:
+    """Draft i, of request b, with its distribution (see the guards above)."""
+    x = int(draft.token_ids[i])
+    nothing = DraftToken(x, None, 0.0, sampled=False)
     if not 0 <= x < vocab:
-        return None, 0.0
+        return nothing
     point = torch.zeros(vocab, dtype=torch.float64, device=draft.token_ids.device)
     point[x] = 1.0
     if draft.logits is None or sampling.temperature[b] < GREEDY_BELOW:
-        return point, 1.0
+        return DraftToken(x, point, 1.0, sampled=False)
     row = draft.logits[i]
     if draft.row_stats is None:
         if is_bad_row(row[None])[0]:
-            return None, 0.0
+            return nothing
         q = probabilities(row[None], sampling.rows(torch.tensor([b], device=row.device)))[0]
-        return q, float(q[x])
+        return DraftToken(x, q, float(q[x]), sampled=True)
     stats = draft.row_stats[i]
     if stats[TEMPERATURE] == 0:
-        return point, 1.0
+        return DraftToken(x, point, 1.0, sampled=False)
     if not stats[[TEMPERATURE, LOG_SUM_EXP, SAMPLED_LOGIT]].isfinite().all():
-        return None, 0.0
+        return nothing
     exact = row.to(torch.float64)
     q = torch.where(exact >= stats[THRESHOLD], (exact / stats[TEMPERATURE] - stats[LOG_SUM_EXP]).exp(), 0.0)
-    return q, float((stats[SAMPLED_LOGIT] / stats[TEMPERATURE] - stats[LOG_SUM_EXP]).exp())
+    qx = (stats[SAMPLED_LOGIT] / stats[TEMPERATURE] - stats[LOG_SUM_EXP]).exp()
+    return DraftToken(x, q, float(qx), sampled=True)
 
 
-def recover(p: Tensor, q: Tensor | None, u: Tensor) -> Tensor:
-    """A token from normalise(max(p - q, 0)), or from p where that has no mass. p, q float64 [V]; u float64 [1]."""
-    residual = p if q is None else (p - q).clamp(min=0)
-    return inverse_cdf((residual if residual.sum() > 0 else p)[None], u)[0]
+def recover(p: Tensor, q: Tensor | None, w: float, u: Tensor) -> Tensor:
+    """A token from normalise(max(w p - q, 0)), or from p where that has no mass. p, q float64 [V]; u float64 [1]."""
+    rest = p if q is None else residual(p, q, w)
+    return inverse_cdf((rest if rest.sum() > 0 else p)[None], u)[0]
 
 
 def uniform(sampling: SamplingBatch, b: int, offset: int, purpose: int) -> Tensor:
     """float64 [1]: request b's number for the token at `offset` from its position."""
     return philox_uniform(sampling.seed[b : b + 1], sampling.position[b : b + 1] + offset, purpose)
+
+
+def draft_purpose(step: int) -> int:
+    """The Philox purpose of draft `step`: DRAFT for the first one, and one of its own for each of the others."""
+    return DRAFT + 4 * step

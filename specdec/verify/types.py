@@ -43,7 +43,11 @@ class VerifyOutput:
     num_accepted            [B] int32; num_accepted + 1 tokens are emitted
     expected_acceptance     [N] float32 Σ_v min(p(v), q(v)) for every draft, reached or not; None unless asked for.
                             0 for a token id outside [0, V)
-    acceptance_probability  [N] float32 min(1, p(x) / q(x)) of each draft token; NaN behind a rejection (not reached)
+    acceptance_probability  [N] float32, for each draft the probability that it is accepted given all drafts and that
+                            those before it are accepted; NaN where one before it is not (not reached). Token rule:
+                            min(1, p(x) / q(x)). Block rule: T_i / T_{i-1} of specdec/verify/block.py for draft i.
+                            Under both the expected sum over the reached drafts of a position is the expected number
+                            of its accepted drafts
     """
 
     token_ids: Tensor

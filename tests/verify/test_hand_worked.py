@@ -8,8 +8,9 @@ import math
 import pytest
 import torch
 
-from specdec.sampling import ACCEPT, BONUS, DRAFT, RECOVER, SamplingBatch, philox_uniform
+from specdec.sampling import ACCEPT, BONUS, RECOVER, SamplingBatch, philox_uniform
 from specdec.verify import Draft, VerifyOutput, sample_draft, verify
+from specdec.verify.reference import draft_purpose
 
 SEEDS = list(range(200))
 P = [0.5, 0.3, 0.2]
@@ -134,7 +135,7 @@ def test_sample_draft_draws_and_states_its_distribution(backend: str):
         sampling = SamplingBatch.uniform(1, seed=seed, position=5, temperature=2.0, top_k=2)
         token, stats = sample_draft(row, sampling, 3, backend=backend)
         share = 0.4**0.5 / (0.4**0.5 + 0.3**0.5)
-        x = 1 if u(seed, 8, DRAFT) < share else 2
+        x = 1 if u(seed, 5, draft_purpose(3)) < share else 2
         assert token.tolist() == [x]
         t, threshold, lse, logit = stats[0].tolist()
         assert (t, threshold, logit) == (2.0, row[0, 2].item(), row[0, x].item())

@@ -35,14 +35,16 @@ def test_another_request_in_the_batch_changes_nothing(backend: str):
     assert torch.equal(before[1::2], after[1::2])
 
 
-def test_same_seed_and_position_repeat(backend: str):
+def test_same_seed_position_and_step_repeat(backend: str):
     logits = torch.randn(50, 400, generator=torch.Generator().manual_seed(0))
     first, _ = sample_draft(logits, SamplingBatch.uniform(50, seed=4, position=9), 1, backend=backend)
-    again, _ = sample_draft(logits, SamplingBatch.uniform(50, seed=4, position=10), 0, backend=backend)
-    other_position, _ = sample_draft(logits, SamplingBatch.uniform(50, seed=4, position=9), 2, backend=backend)
+    again, _ = sample_draft(logits, SamplingBatch.uniform(50, seed=4, position=9), 1, backend=backend)
+    other_step, _ = sample_draft(logits, SamplingBatch.uniform(50, seed=4, position=9), 2, backend=backend)
+    same_token, _ = sample_draft(logits, SamplingBatch.uniform(50, seed=4, position=10), 0, backend=backend)
     other_seed, _ = sample_draft(logits, SamplingBatch.uniform(50, seed=5, position=9), 1, backend=backend)
     assert torch.equal(first, again)
-    assert not torch.equal(first, other_position)
+    assert not torch.equal(first, other_step)
+    assert not torch.equal(first, same_token)  # drafted in the next step, behind a rejection
     assert not torch.equal(first, other_seed)
 
 
