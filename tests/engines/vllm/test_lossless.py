@@ -22,6 +22,7 @@ SETTINGS = [
     {"temperature": 0.7, "top_p": 0.9, "top_k": 4},
 ]
 PROMPTS = 4
+METHODS = ("token", "block")
 
 
 def jobs(prompts: list[list[int]], repeat: int, max_tokens: int = TOKENS, length: int = 8) -> list[dict]:
@@ -71,6 +72,19 @@ def test_greedy_drafts_are_lossless(prompts: list[list[int]], baseline: Outcome)
     """One-hot drafts of the head, verified exactly."""
     outcome = run_child(ours(3, "greedy"), jobs(prompts, 800))
     assert min(p_values(outcome, baseline)) > LEVEL
+
+
+def test_block_verification_is_lossless(prompts: list[list[int]], baseline: Outcome) -> None:
+    """Beside it the same batch by the token rule: the block rule accepts no fewer drafts, within noise."""
+    outcomes = {m: run_child(ours(3, settings={"verify": {"method": m}}), jobs(prompts, 1200)) for m in METHODS}
+    assert all(min(p_values(outcome, baseline)) > LEVEL for outcome in outcomes.values())
+    accepted, steps = {}, {}
+    for method, outcome in outcomes.items():
+        accepted[method] = sum(v for k, v in outcome.specdec.items() if k.startswith("specdec_accepted_tokens_total"))
+        steps[method] = outcome.specdec["specdec_verify_steps_total"]
+    block, token = (accepted[m] / steps[m] for m in ("block", "token"))
+    # A step accepts 0 to 3 drafts: a deviation of at most 1.5, so 5 deviations of the difference of two means.
+    assert block > token - 5 * 1.5 * (1 / steps["block"] + 1 / steps["token"]) ** 0.5
 
 
 def test_truncated_drafts_are_lossless(prompts: list[list[int]]) -> None:
