@@ -1,13 +1,14 @@
 """The plugin's settings: what stands under `--additional-config '{"specdec": {...}}'`.
 
-    {"specdec": {"verify": {"method": "token", "backend": "auto"}, "metrics": {"enabled": true}}}
+    {"specdec": {"verify": {"method": "token", "backend": "auto"}, "drafts": {"kept_mib": 512},
+                 "metrics": {"enabled": true}}}
 
 Unknown keys and values stop the start with one sentence.
 """
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from specdec.errors import SpecdecError
 
@@ -31,8 +32,17 @@ class MetricsSettings(_Section):
     enabled: bool = True
 
 
+class DraftSettings(_Section):
+    """kept_mib: MiB that the kept draft rows may take; None: as many as the batch needs. Drafts of requests for which
+    there is no room are verified as one-hot: exact, accepted less often, counted in specdec_lost_draft_rows_total.
+    """
+
+    kept_mib: float | None = Field(default=None, gt=0)
+
+
 class Settings(_Section):
     verify: VerifySettings = VerifySettings()
+    drafts: DraftSettings = DraftSettings()
     metrics: MetricsSettings = MetricsSettings()
 
 

@@ -20,12 +20,13 @@ def test_verify_methods(method: str) -> None:
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"verfy": {}}, "unknown setting 'specdec.verfy'; known there: verify, metrics"),
+        ({"verfy": {}}, "unknown setting 'specdec.verfy'; known there: verify, drafts, metrics"),
         ({"verify": {"metod": "token"}}, "unknown setting 'specdec.verify.metod'; known there: method, backend"),
         (
             {"verify": {"method": "fast"}},
             "setting 'specdec.verify.method' is 'fast': Input should be 'token' or 'block'",
         ),
+        ({"drafts": {"kept_mib": 0}}, "setting 'specdec.drafts.kept_mib' is 0: Input should be greater than 0"),
         ({"metrics": {"enabled": "often"}}, "setting 'specdec.metrics.enabled' is 'often'"),
         ([1], "must be an object of settings, not [1]"),
     ],

@@ -21,6 +21,11 @@ from specdec.verify.types import NUM_STATS
 POINT_MASS = 0.0
 
 
+def row_bytes(vocab_size: int, dtype: torch.dtype) -> int:
+    """Bytes that one kept draft takes: its logits and its row statistics (float64)."""
+    return vocab_size * dtype.itemsize + NUM_STATS * 8
+
+
 class DraftStore:
     """logits [slots, n, V] as they sampled the drafts, and their row statistics [slots, n, 4]; grows as needed.
 

@@ -11,10 +11,10 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.sample.logits_processor.builtin import LogitBiasLogitsProcessor
 from vllm.v1.spec_decode.eagle import EagleProposer
 
-from specdec.config import parse_settings
+from specdec.config import Settings, parse_settings
 from specdec.engines.checks import HEAD_ARCHITECTURE, check_head
 from specdec.engines.installed import require_vllm
-from specdec.engines.vllm.drafts import DraftStore
+from specdec.engines.vllm.drafts import DraftStore, row_bytes
 from specdec.engines.vllm.executor import carry
 from specdec.engines.vllm.proposer import MTPProposer
 from specdec.engines.vllm.requests import RequestTable
@@ -57,7 +57,7 @@ class Worker(PlatformWorker):
         return output
 
 
-def install(runner: Any, settings: Any, count: bool) -> None:
+def install(runner: Any, settings: Settings, count: bool) -> None:
     """Put our drafting, our keeping of draft rows and our verify step in the place of the V1 runner's."""
     speculative, model = runner.speculative_config, runner.model_config
     seed = (model.seed or 0) + runner.parallel_config.data_parallel_index
@@ -65,7 +65,7 @@ def install(runner: Any, settings: Any, count: bool) -> None:
     store = None
     if type(runner.drafter) is EagleProposer:
         if speculative.draft_sample_method == "probabilistic":
-            store = DraftStore(speculative.num_speculative_tokens)
+            store = DraftStore(speculative.num_speculative_tokens, _kept_requests(runner, settings))
         runner.drafter = MTPProposer(runner.vllm_config, runner.device, runner)
         runner.drafter.attach(runner, table, store, settings.verify.backend)
         # vLLM gives up the whole batch's drafts when one request comes near max_model_len. The drafting loop bounds
@@ -86,6 +86,20 @@ def install(runner: Any, settings: Any, count: bool) -> None:
             store.release(request_id)
 
     runner._on_request_state_removed = MethodType(on_removed, runner)
+
+
+def _kept_requests(runner: Any, settings: Settings) -> int | None:
+    """How many requests' draft rows fit into what the settings allow; None: there is no bound."""
+    if settings.drafts.kept_mib is None:
+        return None
+    request = runner.num_spec_tokens * row_bytes(runner.model_config.get_vocab_size(), runner.model_config.dtype)
+    count = int(settings.drafts.kept_mib * 2**20 / request)
+    if count < 1:
+        raise SpecdecError(
+            f"drafts.kept_mib {settings.drafts.kept_mib:g} does not hold one request's draft rows, which take "
+            f"{request / 2**20:.2f} MiB: raise it, or use greedy drafts, which keep no rows"
+        )
+    return count
 
 
 def _directory() -> Path | None:

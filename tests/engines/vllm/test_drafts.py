@@ -2,7 +2,7 @@
 
 import torch
 
-from specdec.engines.vllm.drafts import DraftStore
+from specdec.engines.vllm.drafts import DraftStore, row_bytes
 
 V, N = 5, 2
 
@@ -110,7 +110,7 @@ def test_a_bound_keeps_the_first_requests_and_verifies_the_others_as_one_hot() -
     propose(store, ["a", "b", "c"], 10)
     assert taken(store, ["c", "b", "a"], [2, 2, 2]) == [None, None, 11, 11.1, 10, 10.1]
     bound = store.nbytes
-    assert bound == 2 * N * (4 * V + 8 * 4)
+    assert bound == 2 * N * row_bytes(V, torch.float32)
     store.release("a")
     propose(store, ["b", "c", "d"], 20)
     assert taken(store, ["b", "c", "d"], [2, 2, 2]) == [20, 20.1, 21, 21.1, None, None]

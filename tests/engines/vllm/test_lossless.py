@@ -99,6 +99,15 @@ def test_truncated_drafts_are_lossless(prompts: list[list[int]]) -> None:
     assert third < 0.99 * first, "the budget did not truncate any drafts"
 
 
+def test_a_bound_on_kept_rows_is_lossless(prompts: list[list[int]], baseline: Outcome) -> None:
+    """Room for the rows of 40 requests in batches of up to 128: the others' drafts are verified as one-hot."""
+    bound = 40 * 3 * (1024 * 4 + 32) / 2**20
+    outcome = run_child(ours(3, settings={"drafts": {"kept_mib": bound}}), jobs(prompts, 800))
+    assert min(p_values(outcome, baseline)) > LEVEL
+    drafted = sum(v for k, v in outcome.specdec.items() if k.startswith("specdec_draft_tokens_total"))
+    assert 0.2 < outcome.specdec["specdec_lost_draft_rows_total"] / drafted < 0.8
+
+
 def test_preempted_requests_are_lossless(prompts: list[list[int]]) -> None:
     """A KV cache too small for the batch: requests are preempted between proposing and verifying.
 

@@ -35,7 +35,12 @@ def test_a_truncated_head(tmp_path: Path) -> None:
 
 def test_an_unknown_setting() -> None:
     said = fail_child(ours(3, settings={"verfy": {"method": "token"}}))
-    assert "unknown setting 'specdec.verfy'; known there: verify, metrics" in said
+    assert "unknown setting 'specdec.verfy'; known there: verify, drafts, metrics" in said
+
+
+def test_no_room_for_one_request() -> None:
+    said = fail_child(ours(3, settings={"drafts": {"kept_mib": 0.001}}))
+    assert "drafts.kept_mib 0.001 does not hold one request's draft rows, which take 0.01 MiB: raise it" in said
 
 
 def test_an_unsupported_vllm() -> None:
