@@ -53,8 +53,8 @@ def processed_rows(
     rows[spec.bonus_logits_indices] = sampler.apply_logits_processors(bonus, metadata, True)
     drafts = logits[spec.target_logits_indices].to(torch.float32)
     # vLLM's verification knows no biases. Before the penalties, as in sampling: a penalty scales what the bias made.
-    for processor in biases:
-        _add_biases(drafts, processor.biases, spec.num_draft_tokens)
+    for bias in biases:
+        _add_biases(drafts, bias.biases, spec.num_draft_tokens)
     rows[spec.target_logits_indices] = rejection_sampler.apply_logits_processors(drafts, metadata, spec)
     # vLLM counts the bonus row's token as the next one, not as the one behind the drafts, and so forbids the end for
     # too long; taken as one row more of its request, each row gets its own count.
