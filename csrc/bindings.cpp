@@ -33,7 +33,7 @@ py::object report(const Outcome& o) {
 template <Outcome (*verify)(const VerifyTask&)>
 py::object call_verify(int64_t vocab, std::array<int64_t, 3> target, const std::vector<int32_t>& counts,
                        uintptr_t tokens, bool tokens_are_int64, std::array<int64_t, 3> draft, uintptr_t stats,
-                       std::array<uintptr_t, 6> sampling, uintptr_t out_tokens, int64_t out_width,
+                       uintptr_t draft_rows, std::array<uintptr_t, 6> sampling, uintptr_t out_tokens, int64_t out_width,
                        uintptr_t out_accepted, uintptr_t out_expected, uintptr_t out_accept_probs, int max_threads) {
   const VerifyTask task = {static_cast<int64_t>(counts.size()),
                            vocab,
@@ -43,6 +43,7 @@ py::object call_verify(int64_t vocab, std::array<int64_t, 3> target, const std::
                            tokens_are_int64,
                            rows(draft),
                            at<double>(stats),
+                           at<int64_t>(draft_rows),
                            sampling_view(sampling),
                            at<int32_t>(out_tokens),
                            out_width,

@@ -21,8 +21,9 @@ struct VerifyTask {
   const int32_t* counts;  // [B] drafts per request
   const void* tokens;     // [N]
   bool tokens_are_int64;
-  Rows draft;           // [N, vocab]; data null for one-hot drafts
-  const double* stats;  // [N, 4] or null
+  Rows draft;                 // [any, vocab]; data null for one-hot drafts
+  const double* stats;        // a row's four numbers, or null
+  const int64_t* draft_rows;  // [N] each draft's row in draft and stats, -1 for none; null: the identity
   SamplingView sampling;
   int32_t* out_tokens;  // [B, out_width], padded with -1
   int64_t out_width;

@@ -10,13 +10,13 @@ from torch import Tensor
 from specdec.errors import SpecdecError
 from specdec.registry import Registry
 from specdec.sampling import SamplingBatch
-from specdec.verify.backends import Backend, backends, choose
-from specdec.verify.checks import check_draft, check_logits
+from specdec.verify.backends import Backend, OnBadRow, backends, choose
+from specdec.verify.checks import check_draft, check_logits, check_on_bad_row
 from specdec.verify.types import Draft, VerifyOutput
 
 __all__ = ["METHODS", "backends", "sample_draft", "verify"]
 
-Method: TypeAlias = Callable[[Tensor, Draft, SamplingBatch, list[int], bool], VerifyOutput]
+Method: TypeAlias = Callable[[Tensor, Draft, SamplingBatch, list[int], bool, OnBadRow], VerifyOutput]
 
 # How a method's function is found in a backend.
 METHODS: Registry[Callable[[Backend], Method]] = Registry("verify method")
@@ -31,6 +31,7 @@ def verify(
     method: str = "token",
     backend: str = "auto",
     expected_acceptance: bool = False,
+    on_bad_row: OnBadRow = "raise",
 ) -> VerifyOutput:
     """Accepts, recovers and draws bonus tokens, so that the output follows the target's distribution exactly.
 
@@ -45,24 +46,31 @@ def verify(
                          the whole call, with one warning per process, where draft.logits is None
     backend              "auto", or one of backends()
     expected_acceptance  also compute Σ min(p, q) for every draft, which reads all rows in full
+    on_bad_row           what to do with a target row that holds NaN or +inf or nothing but -inf. "raise": raise before
+                         anything is drawn. "repair": take its finite entries alone, and where there are none a point
+                         mass on token 0, and say so in `bad_row`; on a GPU nothing then waits for the device, so
+                         sampling parameters are not checked there either
 
     Raises SpecdecError (a ValueError) for shapes, dtypes or parameters that do not fit; BadLogitsError naming request
-    and row where a target row holds NaN or +inf or nothing but -inf. Draft rows are not checked: one that is no
-    distribution gets its token rejected, and the recovered token comes from the target.
+    and row of the first bad target row under "raise". Draft rows are not checked: one that is no distribution gets its
+    token rejected, and the recovered token comes from the target.
     """
     counts = draft.counts()
     target_logits = check_logits(target_logits, "target_logits")
     draft = check_draft(target_logits, draft, sampling, counts)
-    _check_devices(target_logits, draft.token_ids, draft.logits, draft.row_stats, sampling.temperature)
+    _check_devices(target_logits, draft.token_ids, draft.logits, draft.row_stats, draft.rows, sampling.temperature)
+    check_on_bad_row(on_bad_row)
     chosen = choose(backend, target_logits.device)
     if method == "block" and draft.logits is None:
         if sum(counts):
             _warn_one_hot()
         method = "token"
-    return METHODS.get(method)(chosen)(target_logits, draft, sampling, counts, expected_acceptance)
+    return METHODS.get(method)(chosen)(target_logits, draft, sampling, counts, expected_acceptance, on_bad_row)
 
 
-def sample_draft(logits: Tensor, sampling: SamplingBatch, step: int, backend: str = "auto") -> tuple[Tensor, Tensor]:
+def sample_draft(
+    logits: Tensor, sampling: SamplingBatch, step: int, backend: str = "auto", on_bad_row: OnBadRow = "raise"
+) -> tuple[Tensor, Tensor]:
     """Draws one draft token per request, and states the distribution it came from.
 
     logits    [B, V] bf16, fp16 or f32; rows may be strided; not written. Keep them: they are Draft.logits
@@ -70,17 +78,20 @@ def sample_draft(logits: Tensor, sampling: SamplingBatch, step: int, backend: st
     step      the draft's index in its verify step: 0 for the first, with the same sampling.position for all of them.
               (seed, position, step) name its random number, so the next step, whose position is another, meets fresh
               ones: block verification asks for that
+    on_bad_row  what to do with a row that holds NaN or +inf or nothing but -inf. "raise", or "repair": its draft is the
+              largest of its finite entries, or token 0 where there are none, as a point mass
 
     Returns token_ids [B] int32 and row_stats [B, 4] float64 for Draft (temperature, threshold, log-sum-exp, sampled
     logit). Greedy requests get the argmax, and the temperature 0 and log-sum-exp 0 in row_stats: a point mass.
 
-    Raises SpecdecError (a ValueError) as verify does; BadLogitsError where a row is no distribution.
+    Raises SpecdecError (a ValueError) as verify does; BadLogitsError where a row is no distribution, under "raise".
     """
     logits = check_logits(logits, "logits")
     if logits.shape[0] != len(sampling):
         raise SpecdecError(f"logits has {logits.shape[0]} rows, sampling {len(sampling)} requests: make them equal.")
     _check_devices(logits, sampling.temperature)
-    return choose(backend, logits.device).sample_draft(logits, sampling, step)
+    check_on_bad_row(on_bad_row)
+    return choose(backend, logits.device).sample_draft(logits, sampling, step, on_bad_row)
 
 
 @cache

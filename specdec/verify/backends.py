@@ -2,7 +2,7 @@
 
 import importlib
 import importlib.util
-from typing import Protocol, cast
+from typing import Literal, Protocol, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from specdec.errors import SpecdecError
 from specdec.registry import Registry
 from specdec.sampling import SamplingBatch
 from specdec.verify.types import Draft, VerifyOutput
+
+OnBadRow: TypeAlias = Literal["raise", "repair"]
 
 
 class Backend(Protocol):
@@ -21,14 +23,28 @@ class Backend(Protocol):
     def accepts(self, device: torch.device) -> bool: ...  # tensors on this device
 
     def verify_token(
-        self, target_logits: Tensor, draft: Draft, sampling: SamplingBatch, counts: list[int], expected_acceptance: bool
+        self,
+        target_logits: Tensor,
+        draft: Draft,
+        sampling: SamplingBatch,
+        counts: list[int],
+        expected_acceptance: bool,
+        on_bad_row: OnBadRow,
     ) -> VerifyOutput: ...
 
     def verify_block(
-        self, target_logits: Tensor, draft: Draft, sampling: SamplingBatch, counts: list[int], expected_acceptance: bool
+        self,
+        target_logits: Tensor,
+        draft: Draft,
+        sampling: SamplingBatch,
+        counts: list[int],
+        expected_acceptance: bool,
+        on_bad_row: OnBadRow,
     ) -> VerifyOutput: ...
 
-    def sample_draft(self, logits: Tensor, sampling: SamplingBatch, step: int) -> tuple[Tensor, Tensor]: ...
+    def sample_draft(
+        self, logits: Tensor, sampling: SamplingBatch, step: int, on_bad_row: OnBadRow
+    ) -> tuple[Tensor, Tensor]: ...
 
 
 BACKENDS: Registry[Backend] = Registry("verify backend")

@@ -1,5 +1,7 @@
 """Input that cannot be verified, told apart by request and row. Every backend reports through these."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,24 @@ def check_rows(logits: Tensor, request_of_row: Tensor, what: str) -> None:
         raise BadLogitsError(int(request_of_row[row]), row, what)
 
 
+def first_bad_rows(logits: Tensor, request_of_row: Tensor, batch: int) -> Tensor:
+    """int32 [B]: the first row of each request that is_bad_row; -1 where none is. request_of_row [R] int64."""
+    rows = torch.arange(len(logits), device=logits.device)
+    none = torch.full((batch,), len(logits), device=logits.device)
+    first = none.scatter_reduce(0, request_of_row, torch.where(is_bad_row(logits), rows, len(logits)), "amin")
+    return torch.where(first < len(logits), first, -1).to(torch.int32)
+
+
+def repaired(logits: Tensor) -> Tensor:
+    """logits [R, V] with each row that is_bad_row replaced by its finite entries alone; by token 0 if it has none.
+
+    The row's request alone is served otherwise than its logits say. Token 0 is what vLLM's argmax gives then.
+    """
+    finite = torch.where(logits.isfinite(), logits, -torch.inf)
+    finite[:, 0] = torch.where(finite.amax(-1).isfinite(), finite[:, 0], 0.0)
+    return torch.where(is_bad_row(logits)[:, None], finite, logits)
+
+
 def check_sampling(s: SamplingBatch) -> None:
     """Raises SpecdecError naming the first request whose parameters are out of range."""
     faults = (
@@ -44,6 +64,11 @@ def sampling_error(code: int, request: int, s: SamplingBatch) -> SpecdecError:
     }[code]
     value = float(getattr(s, name)[request])
     return SpecdecError(f"{name} of request {request} is {value}: it must be {wanted}.")
+
+
+def check_on_bad_row(choice: str) -> None:
+    if choice not in ("raise", "repair"):
+        raise SpecdecError(f"on_bad_row is {choice!r}: use 'raise' or 'repair'.")
 
 
 def check_logits(logits: Tensor, name: str) -> Tensor:
@@ -78,15 +103,29 @@ def check_draft(target_logits: Tensor, draft: Draft, sampling: SamplingBatch, co
                 "row_stats came without logits: pass the draft's logits too, or neither for one-hot drafts."
             )
         return draft
+    logits = check_logits(draft.logits, "draft logits")
+    rows = n if draft.rows is None else logits.shape[0]
     vocab = target_logits.shape[1]
-    if draft.logits.shape != (n, vocab):
-        raise SpecdecError(f"draft logits have shape {list(draft.logits.shape)}: the target asks for [{n}, {vocab}].")
+    if logits.shape != (rows, vocab):
+        raise SpecdecError(f"draft logits have shape {list(logits.shape)}: the target asks for [{rows}, {vocab}].")
     if draft.row_stats is not None and (
-        draft.row_stats.shape != (n, NUM_STATS) or draft.row_stats.dtype != torch.float64
+        draft.row_stats.shape != (rows, NUM_STATS) or draft.row_stats.dtype != torch.float64
     ):
         raise SpecdecError(
-            f"row_stats is {draft.row_stats.dtype} {list(draft.row_stats.shape)}: pass float64 [{n}, {NUM_STATS}], as "
-            "sample_draft returns it."
+            f"row_stats is {draft.row_stats.dtype} {list(draft.row_stats.shape)}: pass float64 [{rows}, {NUM_STATS}], "
+            "as sample_draft returns it."
         )
-    logits = check_logits(draft.logits, "draft logits")
-    return draft if logits is draft.logits else Draft(draft.token_ids, counts, logits, draft.row_stats)
+    _check_row_index(draft.rows, n, rows)
+    return draft if logits is draft.logits else replace(draft, logits=logits)
+
+
+def _check_row_index(index: Tensor | None, n: int, rows: int) -> None:
+    if index is None:
+        return
+    if index.shape != (n,) or index.dtype != torch.int64:
+        raise SpecdecError(f"rows is {index.dtype} {list(index.shape)}: pass int64 [{n}], one entry per draft.")
+    if index.device.type == "cpu" and n:  # elsewhere looking would mean waiting for the device
+        low, high = (int(x) for x in index.aminmax())
+        if low < -1 or high >= rows:
+            wrong = low if low < -1 else high
+            raise SpecdecError(f"rows holds {wrong}: draft logits have {rows} rows, and -1 means that none is kept.")

@@ -5,6 +5,7 @@ SPECDEC_CPU_ISA = auto, scalar, avx2 or avx512 forces one of them.
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,7 +13,8 @@ from torch import Tensor
 from specdec import _C
 from specdec.errors import BadLogitsError, SpecdecError
 from specdec.sampling import SamplingBatch
-from specdec.verify.checks import sampling_error
+from specdec.verify.backends import OnBadRow
+from specdec.verify.checks import first_bad_rows, is_bad_row, repaired, sampling_error
 from specdec.verify.types import NUM_STATS, Draft, VerifyOutput
 
 _DTYPE_CODES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
@@ -42,17 +44,27 @@ def select_isa(name: str) -> None:
 
 
 def verify_token(
-    target_logits: Tensor, draft: Draft, sampling: SamplingBatch, counts: list[int], expected_acceptance: bool
+    target_logits: Tensor,
+    draft: Draft,
+    sampling: SamplingBatch,
+    counts: list[int],
+    expected_acceptance: bool,
+    on_bad_row: OnBadRow,
 ) -> VerifyOutput:
     """See specdec.verify.verify."""
-    return _verify(_C.verify_token, target_logits, draft, sampling, counts, expected_acceptance)
+    return _verify(_C.verify_token, target_logits, draft, sampling, counts, expected_acceptance, on_bad_row)
 
 
 def verify_block(
-    target_logits: Tensor, draft: Draft, sampling: SamplingBatch, counts: list[int], expected_acceptance: bool
+    target_logits: Tensor,
+    draft: Draft,
+    sampling: SamplingBatch,
+    counts: list[int],
+    expected_acceptance: bool,
+    on_bad_row: OnBadRow,
 ) -> VerifyOutput:
     """See specdec.verify.verify."""
-    return _verify(_C.verify_block, target_logits, draft, sampling, counts, expected_acceptance)
+    return _verify(_C.verify_block, target_logits, draft, sampling, counts, expected_acceptance, on_bad_row)
 
 
 def _verify(
@@ -62,6 +74,7 @@ def _verify(
     sampling: SamplingBatch,
     counts: list[int],
     expected_acceptance: bool,
+    on_bad_row: OnBadRow,
 ) -> VerifyOutput:
     batch, n = len(counts), draft.token_ids.shape[0]
     width = max(counts, default=0) + 1
@@ -71,28 +84,39 @@ def _verify(
     alpha = torch.empty(n, dtype=torch.float32) if expected_acceptance else None
     token_ids = draft.token_ids.contiguous()
     stats = None if draft.row_stats is None else draft.row_stats.contiguous()
-    fault = kernel(
-        target_logits.shape[1],
-        _rows(target_logits),
-        counts,
-        token_ids.data_ptr(),
-        token_ids.dtype == torch.int64,
-        _NO_ROWS if draft.logits is None else _rows(draft.logits),
-        0 if stats is None else stats.data_ptr(),
-        _addresses(sampling),
-        tokens.data_ptr(),
-        width,
-        accepted.data_ptr(),
-        0 if alpha is None else alpha.data_ptr(),
-        probability.data_ptr(),
-        torch.get_num_threads(),
-    )
+    rows = None if draft.rows is None or draft.logits is None else draft.rows.contiguous()
+
+    def run(target: Tensor) -> tuple[int, int, int] | None:
+        return kernel(
+            target.shape[1],
+            _rows(target),
+            counts,
+            token_ids.data_ptr(),
+            token_ids.dtype == torch.int64,
+            _NO_ROWS if draft.logits is None else _rows(draft.logits),
+            0 if stats is None else stats.data_ptr(),
+            0 if rows is None else rows.data_ptr(),
+            _addresses(sampling),
+            tokens.data_ptr(),
+            width,
+            accepted.data_ptr(),
+            0 if alpha is None else alpha.data_ptr(),
+            probability.data_ptr(),
+            torch.get_num_threads(),
+        )
+
+    fault = run(target_logits)
+    bad_row = torch.full((batch,), -1, dtype=torch.int32) if on_bad_row == "repair" else None
+    if bad_row is not None and fault is not None and fault[0] == _BAD_ROW:
+        per_request = torch.tensor(counts, dtype=torch.int64) + 1
+        bad_row = first_bad_rows(target_logits, torch.arange(batch).repeat_interleave(per_request), batch)
+        fault = run(repaired(target_logits))
     if fault is not None:
         raise _error(fault, sampling, "target")
-    return VerifyOutput(tokens, accepted, alpha, probability)
+    return VerifyOutput(tokens, accepted, alpha, probability, bad_row)
 
 
-def sample_draft(logits: Tensor, sampling: SamplingBatch, step: int) -> tuple[Tensor, Tensor]:
+def sample_draft(logits: Tensor, sampling: SamplingBatch, step: int, on_bad_row: OnBadRow) -> tuple[Tensor, Tensor]:
     """See specdec.verify.sample_draft."""
     batch = len(sampling)
     tokens = torch.empty(batch, dtype=torch.int32)
@@ -107,9 +131,12 @@ def sample_draft(logits: Tensor, sampling: SamplingBatch, step: int) -> tuple[Te
         stats.data_ptr(),
         torch.get_num_threads(),
     )
-    if fault is not None:
-        raise _error(fault, sampling, "draft")
-    return tokens, stats
+    if fault is None:
+        return tokens, stats
+    if on_bad_row == "repair" and fault[0] == _BAD_ROW:
+        point_mass = replace(sampling, temperature=sampling.temperature.masked_fill(is_bad_row(logits), 0.0))
+        return sample_draft(repaired(logits), point_mass, step, "raise")
+    raise _error(fault, sampling, "draft")
 
 
 def _rows(logits: Tensor) -> tuple[int, int, int]:

@@ -40,8 +40,9 @@ from specdec.sampling import (
     thresholds,
     weights,
 )
+from specdec.verify.backends import OnBadRow
 from specdec.verify.block import block, clipped_ratio, residual
-from specdec.verify.checks import check_rows, check_sampling, is_bad_row
+from specdec.verify.checks import check_rows, check_sampling, first_bad_rows, is_bad_row, repaired
 from specdec.verify.types import LOG_SUM_EXP, SAMPLED_LOGIT, TEMPERATURE, THRESHOLD, Draft, VerifyOutput
 
 
@@ -71,17 +72,27 @@ def accepts(device: torch.device) -> bool:
 
 
 def verify_token(
-    target_logits: Tensor, draft: Draft, sampling: SamplingBatch, counts: list[int], expected_acceptance: bool
+    target_logits: Tensor,
+    draft: Draft,
+    sampling: SamplingBatch,
+    counts: list[int],
+    expected_acceptance: bool,
+    on_bad_row: OnBadRow,
 ) -> VerifyOutput:
     """See specdec.verify.verify."""
-    return apply_rule(token_rule, target_logits, draft, sampling, counts, expected_acceptance)
+    return apply_rule(token_rule, target_logits, draft, sampling, counts, expected_acceptance, on_bad_row)
 
 
 def verify_block(
-    target_logits: Tensor, draft: Draft, sampling: SamplingBatch, counts: list[int], expected_acceptance: bool
+    target_logits: Tensor,
+    draft: Draft,
+    sampling: SamplingBatch,
+    counts: list[int],
+    expected_acceptance: bool,
+    on_bad_row: OnBadRow,
 ) -> VerifyOutput:
     """See specdec.verify.verify."""
-    return apply_rule(block_rule, target_logits, draft, sampling, counts, expected_acceptance)
+    return apply_rule(block_rule, target_logits, draft, sampling, counts, expected_acceptance, on_bad_row)
 
 
 def apply_rule(
@@ -91,11 +102,17 @@ def apply_rule(
     sampling: SamplingBatch,
     counts: list[int],
     expected_acceptance: bool,
+    on_bad_row: OnBadRow,
 ) -> VerifyOutput:
     device, batch = target_logits.device, len(counts)
     check_sampling(sampling)
     request_of_row = torch.repeat_interleave(torch.arange(batch), torch.tensor(counts, dtype=torch.int64) + 1)
-    check_rows(target_logits, request_of_row, "target")
+    bad_row = None
+    if on_bad_row == "repair":
+        bad_row = first_bad_rows(target_logits, request_of_row.to(device), batch)
+        target_logits = repaired(target_logits)
+    else:
+        check_rows(target_logits, request_of_row, "target")
     p = probabilities(target_logits, sampling.rows(request_of_row.to(device)))
     tokens = torch.full((batch, max(counts, default=0) + 1), -1, dtype=torch.int32, device=device)
     accepted = torch.zeros(batch, dtype=torch.int32, device=device)
@@ -115,7 +132,7 @@ def apply_rule(
         for j, value in enumerate(verdict.probability):
             probability[first + j] = value
         first += n
-    return VerifyOutput(tokens, accepted, alpha if expected_acceptance else None, probability)
+    return VerifyOutput(tokens, accepted, alpha if expected_acceptance else None, probability, bad_row)
 
 
 def token_rule(p: Tensor, drafts: Sequence[DraftToken], uniform: Uniform) -> Verdict:
@@ -141,11 +158,15 @@ def block_rule(p: Tensor, drafts: Sequence[DraftToken], uniform: Uniform) -> Ver
     return Verdict(tau, recover(p[tau], q[tau], found.weight[tau], uniform(tau, RECOVER)), probability)
 
 
-def sample_draft(logits: Tensor, sampling: SamplingBatch, step: int) -> tuple[Tensor, Tensor]:
+def sample_draft(logits: Tensor, sampling: SamplingBatch, step: int, on_bad_row: OnBadRow) -> tuple[Tensor, Tensor]:
     """See specdec.verify.sample_draft."""
     check_sampling(sampling)
-    check_rows(logits, torch.arange(len(sampling)), "draft")
     greedy = sampling.temperature < GREEDY_BELOW
+    if on_bad_row == "repair":
+        greedy = greedy | is_bad_row(logits)
+        logits = repaired(logits)
+    else:
+        check_rows(logits, torch.arange(len(sampling)), "draft")
     threshold = thresholds(logits, sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
     w = weights(logits, sampling.temperature, threshold)
     drawn = inverse_cdf(w, philox_uniform(sampling.seed, sampling.position, draft_purpose(step)))
@@ -174,15 +195,16 @@ def draft_token(draft: Draft, i: int, sampling: SamplingBatch, b: int, vocab: in
         return nothing
     point = torch.zeros(vocab, dtype=torch.float64, device=draft.token_ids.device)
     point[x] = 1.0
-    if draft.logits is None or sampling.temperature[b] < GREEDY_BELOW:
+    at = i if draft.rows is None else int(draft.rows[i])
+    if draft.logits is None or at < 0 or sampling.temperature[b] < GREEDY_BELOW:
         return DraftToken(x, point, 1.0, sampled=False)
-    row = draft.logits[i]
+    row = draft.logits[at]
     if draft.row_stats is None:
         if is_bad_row(row[None])[0]:
             return nothing
         q = probabilities(row[None], sampling.rows(torch.tensor([b], device=row.device)))[0]
         return DraftToken(x, q, float(q[x]), sampled=True)
-    stats = draft.row_stats[i]
+    stats = draft.row_stats[at]
     if stats[TEMPERATURE] == 0:
         return DraftToken(x, point, 1.0, sampled=False)
     if not stats[[TEMPERATURE, LOG_SUM_EXP, SAMPLED_LOGIT]].isfinite().all():

@@ -16,18 +16,22 @@ class Draft:
 
     token_ids        [N] int32 or int64. An id outside [0, V) (say a -1 placeholder) is rejected, with q = 0.
     num_per_request  [B] drafts of each request, 0 allowed: a list of ints or an integer tensor; the sum is N.
-    logits           [N, V] bf16, fp16 or f32: the very rows that sampled the tokens; None for one-hot drafts
+    logits           [R, V] bf16, fp16 or f32: the very rows that sampled the tokens; None for one-hot drafts
                      (greedy head, n-gram), where q is a point mass on the token.
-    row_stats        [N, 4] float64 from sample_draft: temperature (0 = the token was the argmax: a point mass),
+    row_stats        [R, 4] float64 from sample_draft: temperature (0 = the token was the argmax: a point mass),
                      threshold in raw-logit units (kept: l >= threshold), log-sum-exp of l / T over the kept tokens,
                      logit of the sampled token. Without it, q is computed from `logits` with the request's own
                      sampling parameters.
+    rows             [N] int64, the row of `logits` and `row_stats` that belongs to each draft, so that rows kept in a
+                     pool are read where they are; -1: its row is not kept, and the draft is verified as one-hot. None:
+                     draft i has row i, and R = N.
     """
 
     token_ids: Tensor
     num_per_request: Sequence[int] | Tensor
     logits: Tensor | None = None
     row_stats: Tensor | None = None
+    rows: Tensor | None = None
 
     def counts(self) -> list[int]:
         """num_per_request as a list."""
@@ -48,9 +52,12 @@ class VerifyOutput:
                             min(1, p(x) / q(x)). Block rule: T_i / T_{i-1} of specdec/verify/block.py for draft i.
                             Under both the expected sum over the reached drafts of a position is the expected number
                             of its accepted drafts
+    bad_row                 [B] int32, under on_bad_row="repair" only: the first row of the target logits, of each
+                            request, that is no distribution; -1 where all are
     """
 
     token_ids: Tensor
     num_accepted: Tensor
     expected_acceptance: Tensor | None
     acceptance_probability: Tensor
+    bad_row: Tensor | None = None

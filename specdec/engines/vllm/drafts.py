@@ -12,18 +12,27 @@ where the law is p for every value.
 """
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import torch
 
 from specdec.verify.types import NUM_STATS
 
-# Row statistics of a point mass: temperature 0 (see specdec.verify.Draft).
-POINT_MASS = 0.0
+NOT_KEPT = -1  # in Draft.rows: verified as one-hot
 
 
 def row_bytes(vocab_size: int, dtype: torch.dtype) -> int:
     """Bytes that one kept draft takes: its logits and its row statistics (float64)."""
     return vocab_size * dtype.itemsize + NUM_STATS * 8
+
+
+class Kept(NamedTuple):
+    """What DraftStore.take finds: the first three are Draft's logits, row_stats and rows."""
+
+    logits: torch.Tensor  # [slots * n, V], the store's own
+    row_stats: torch.Tensor  # [slots * n, 4], likewise
+    rows: torch.Tensor  # int64 [drafts wanted]
+    lost: int  # drafts wanted whose rows were gone
 
 
 class DraftStore:
@@ -77,32 +86,26 @@ class DraftStore:
         for request_id in self._writing:
             self._kept[request_id] = step + 1
 
-    def take(
-        self, request_ids: list[str], wanted: Sequence[int], as_one_hot: Collection[str] = ()
-    ) -> tuple[torch.Tensor, torch.Tensor, int] | None:
-        """Rows of the first wanted[i] drafts of each request, which are then forgotten.
+    def take(self, request_ids: list[str], wanted: Sequence[int], as_one_hot: Collection[str] = ()) -> Kept | None:
+        """Where the rows of the first wanted[i] drafts of each request stand. They are then forgotten.
 
         as_one_hot: requests whose drafts are to be verified as one-hot in any case.
-        Returns (logits [sum(wanted), V], stats [sum(wanted), 4], drafts whose rows were gone); the statistics of a
-        draft without rows say "point mass". None where nothing is wanted, and before the first write: then the whole
-        batch is one-hot.
+        None where nothing is wanted, and before the first write: then the whole batch is one-hot.
         """
         kept = [self._kept.pop(i, 0) for i in request_ids]
         if self._logits is None or self._stats is None or not any(wanted):
             return None
-        gone = [n > k for n, k in zip(wanted, kept, strict=True)]
-        one_hot = [g or i in as_one_hot for g, i in zip(gone, request_ids, strict=True)]
-        slots = [self._slots.get(i, 0) for i in request_ids]
-        if not any(one_hot) and all(n == self._n for n in wanted) and slots == list(range(len(slots))):
-            return self._logits[: len(slots)].flatten(0, 1), self._stats[: len(slots)].flatten(0, 1), 0
-        rows = [slot * self._n + step for slot, n in zip(slots, wanted, strict=True) for step in range(n)]
-        index = torch.tensor(rows, dtype=torch.int64, device=self._logits.device)
-        stats = self._stats.flatten(0, 1)[index]
-        flags = torch.tensor(
-            [flag for flag, n in zip(one_hot, wanted, strict=True) for _ in range(n)], dtype=torch.bool
-        )
-        stats[flags.to(stats.device), :] = POINT_MASS
-        return self._logits.flatten(0, 1)[index], stats, sum(n for n, g in zip(wanted, gone, strict=True) if g)
+        rows, lost = [], 0
+        for request_id, n, there in zip(request_ids, wanted, kept, strict=True):
+            gone = n > there
+            lost += n if gone else 0
+            if gone or request_id in as_one_hot:
+                rows += [NOT_KEPT] * n
+            else:
+                first = self._slots[request_id] * self._n
+                rows += range(first, first + n)
+        index = torch.tensor(rows, dtype=torch.int64).to(self._logits.device, non_blocking=True)
+        return Kept(self._logits.flatten(0, 1), self._stats.flatten(0, 1), index, lost)
 
     def release(self, request_id: str) -> None:
         """The request is over: its slot is free again."""

@@ -8,7 +8,6 @@ import torch
 from vllm.v1.spec_decode.eagle import EagleProposer
 
 from specdec.engines.vllm.drafts import DraftStore
-from specdec.engines.vllm.repair import repaired, uniform_row
 from specdec.engines.vllm.requests import RequestTable
 from specdec.verify import sample_draft
 
@@ -65,9 +64,7 @@ class MTPProposer(EagleProposer):
         if self._store is None:
             return self._greedy_sample(hidden_states), None
         logits = cast(Any, self.model).compute_logits(hidden_states)
-        logits, (token_ids, stats) = repaired(
-            logits, lambda rows: sample_draft(rows, self._sampling, self._step, backend=self._backend), uniform_row
-        )
+        token_ids, stats = sample_draft(logits, self._sampling, self._step, self._backend, on_bad_row="repair")
         self._store.write(self._step, logits, stats)
         self._step += 1
         return token_ids, None

@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from vllm.logger import init_logger
 from vllm.v1.outputs import SamplerOutput
 
 from specdec.config import VerifySettings
 from specdec.engines.vllm.drafts import DraftStore
 from specdec.engines.vllm.logits import logprobs_of, processed_rows, processors_active
-from specdec.engines.vllm.repair import finite_part, repaired
 from specdec.engines.vllm.requests import RequestTable
+from specdec.errors import BadLogitsError
 from specdec.metrics.counters import StepCounters
 from specdec.verify import Draft, VerifyOutput, verify
+
+logger = init_logger(__name__)
 
 
 class Verifier:
@@ -76,19 +79,22 @@ class Verifier:
         token_ids = logits.new_empty(0, dtype=torch.int32) if spec is None else spec.draft_token_ids
         draft = Draft(token_ids, num_drafts)
         if kept is not None and token_ids.numel():
-            draft.logits, draft.row_stats, lost = kept
-            self._count_lost(lost)
-        _, out = repaired(
-            logits,
-            lambda rows: verify(rows, draft, sampling, method=self._method, backend=self._backend),
-            finite_part,
-            request_ids.__getitem__,
-        )
+            draft.logits, draft.row_stats, draft.rows = kept[:3]
+            self._count_lost(kept.lost)
+        out = verify(logits, draft, sampling, method=self._method, backend=self._backend, on_bad_row="repair")
+        self._report_bad_rows(out)
         if self._counters is not None and token_ids.numel():
             self._counters.record(
                 np.asarray(num_drafts), out.num_accepted.cpu().numpy(), out.acceptance_probability.cpu().numpy()
             )
         return out
+
+    def _report_bad_rows(self, out: VerifyOutput) -> None:
+        assert out.bad_row is not None, "asked for repair"
+        for index, row in enumerate(out.bad_row.tolist()):
+            if row >= 0:
+                request_id = self._runner.input_batch.req_ids[index]
+                logger.error("specdec: %s Only request %s is affected.", BadLogitsError(index, row), request_id)
 
     def _count_lost(self, count: int) -> None:
         if self._counters is not None and count:

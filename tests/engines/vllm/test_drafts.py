@@ -23,12 +23,13 @@ def taken(store: DraftStore, ids: list[str], wanted: list[int], one_hot: tuple[s
     """What comes back for each draft: its row's value, or None where it is to be verified as one-hot."""
     result = store.take(ids, wanted, one_hot)
     assert result is not None
-    logits, stats, _ = result
-    assert logits.shape == (sum(wanted), V) and stats.shape == (sum(wanted), 4)
-    values = []
-    for row, numbers in zip(logits, stats, strict=True):
-        assert (numbers == 0).all() or torch.equal(row[:4].double(), numbers), "rows and statistics belong together"
-        values.append(round(row[0].item(), 3) if numbers[0] != 0 else None)
+    assert result.rows.shape == (sum(wanted),)
+    values: list[float | None] = []
+    for row in result.rows.tolist():
+        values.append(None if row < 0 else round(result.logits[row, 0].item(), 3))
+        if row >= 0:
+            same = torch.equal(result.logits[row, :4].double(), result.row_stats[row])
+            assert same, "rows and statistics belong together"
     return values
 
 
@@ -36,6 +37,16 @@ def test_rows_come_back_in_the_order_asked_for() -> None:
     store = DraftStore(N)
     propose(store, ["a", "b", "c"], 10)
     assert taken(store, ["c", "a", "b"], [2, 2, 2]) == [12, 12.1, 10, 10.1, 11, 11.1]
+
+
+def test_rows_are_read_where_they_are_kept() -> None:
+    store = DraftStore(N)
+    propose(store, ["a", "b"], 10)
+    first = store.take(["b", "a"], [2, 1])
+    propose(store, ["a", "b"], 20)
+    second = store.take(["a", "b"], [1, 1])
+    assert first is not None and second is not None
+    assert first.logits.data_ptr() == second.logits.data_ptr()
 
 
 def test_truncated_drafts_take_only_their_first_rows() -> None:
@@ -102,7 +113,7 @@ def test_how_many_rows_were_gone_is_counted() -> None:
     assert store.take(["a"], [2]) is None
     propose(store, ["a"], 10)
     result = store.take(["a", "new"], [2, 1])
-    assert result is not None and result[2] == 1
+    assert result is not None and result.lost == 1
 
 
 def test_a_bound_keeps_the_first_requests_and_verifies_the_others_as_one_hot() -> None:
