@@ -4,7 +4,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "cpu/kernels.h"
+#include "cpu/row.h"
+#include "cpu/threshold.h"
 
 namespace specdec {
 
@@ -50,21 +51,25 @@ class Distribution {
   double overlap(const Distribution& q) const;  // sum of min(p, q)
 
  private:
-  double weights(int64_t begin, double* out) const;
-  double residual_weights(const Distribution& q, double w, int64_t begin, double* out) const;
-  int block_size(int64_t begin) const;
-  double find_threshold(const SamplingView& sampling, int64_t request) const;
-  double cut(double budget, double floor, bool by_mass) const;
+  void look_at(const Rows& rows, int64_t row, int64_t vocab);
+  void look_at_kept();
+  int64_t token_at(int64_t place) const;  // in kept_
+  int64_t place_of(int64_t token) const;  // -1: not kept
+  void weights_at(const Distribution& p, int64_t block, double* out) const;
+  double residual_weights(const Distribution& q, double w, int64_t block, double* out) const;
   double sum_blocks();
 
-  const Kernels* kernels_ = nullptr;
-  const RowKernels* row_kernels_ = nullptr;
-  const void* row_ = nullptr;
-  int64_t vocab_ = 0;
+  Row row_;
+  Row kept_;                      // what the weights are taken of: row_, or the few tokens that the filters leave
+  const int32_t* ids_ = nullptr;  // of the tokens in kept_; null: kept_ is row_
+  int64_t argmax_ = 0;
   bool greedy_ = false;
-  RowScan scan_ = {};
-  double inv_t_ = 1, shift_ = 0, threshold_ = 0, total_ = 1;
-  std::vector<double> block_sums_;  // kept between rows, so that a walk allocates once
+  double threshold_ = 0, total_ = 1;
+  float from_ = 0;  // the threshold among floats
+  // Kept between rows, so that a walk allocates once.
+  std::vector<float> block_max_;
+  std::vector<double> block_sums_;  // 0 where a block keeps nothing
+  ThresholdSearch search_;
 };
 
 // True when row `row` holds a NaN or +inf, or nothing but -inf.

@@ -19,10 +19,14 @@ struct RowScan {
 };
 
 struct RowKernels {
-  RowScan (*scan)(const void* row, int64_t vocab);
+  // block_max[i]: the largest logit of block i; may be null.
+  RowScan (*scan)(const void* row, int64_t vocab, float* block_max);
   // out[i] = exp((l - shift) * inv_t) where l >= threshold, else 0, for l = row[begin + i], i < n <= kBlock.
-  // Returns the sum of out.
-  double (*exp_block)(const void* row, int64_t begin, int n, double inv_t, double shift, double threshold, double* out);
+  // Returns the sum of out, which must have room for kBlock numbers.
+  double (*exp_block)(const void* row, int64_t begin, int n, double inv_t, double shift, float threshold, double* out);
+  double (*exp_sum)(const void* row, int64_t begin, int n, double inv_t, double shift, float threshold);
+  // The logits >= floor of row[begin .. begin + n) and their ids, in order; returns their number.
+  int (*collect)(const void* row, int64_t begin, int n, float floor, float* logits, int32_t* ids);
   void (*widen)(const void* row, int64_t begin, int n, float* out);
 };
 

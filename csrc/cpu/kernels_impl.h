@@ -5,6 +5,10 @@
 // with AVX-512 flags must never be the copy that the linker keeps for the baseline files.
 #pragma once
 
+#if SPECDEC_LANES > 2
+#include <immintrin.h>
+#endif
+
 #include "cpu/kernels.h"
 
 namespace specdec {
@@ -20,7 +24,10 @@ typedef uint16_t vu16 __attribute__((vector_size(2 * W)));
 
 struct BFloat16 {
   typedef uint16_t Storage;
+  typedef int16_t Key;
   static constexpr uint16_t kMinusInf = 0xff80;
+  typedef uint16_t UnsignedKey;
+  static constexpr Key kInf = 0x7f80;
   static vf32 load(const uint16_t* p) {
     vu16 half;
     __builtin_memcpy(&half, p, sizeof half);
@@ -30,7 +37,10 @@ struct BFloat16 {
 
 struct Float16 {
   typedef uint16_t Storage;
+  typedef int16_t Key;
   static constexpr uint16_t kMinusInf = 0xfc00;
+  typedef uint16_t UnsignedKey;
+  static constexpr Key kInf = 0x7c00;
   static vf32 load(const uint16_t* p) {
     vu16 half;
     __builtin_memcpy(&half, p, sizeof half);
@@ -46,7 +56,10 @@ struct Float16 {
 
 struct Float32 {
   typedef float Storage;
+  typedef int32_t Key;
   static constexpr float kMinusInf = -__builtin_huge_valf();
+  typedef uint32_t UnsignedKey;
+  static constexpr Key kInf = 0x7f800000;
   static vf32 load(const float* p) {
     vf32 x;
     __builtin_memcpy(&x, p, sizeof x);
@@ -54,16 +67,34 @@ struct Float32 {
   }
 };
 
-// Calls f(i, count, values) for values = T[i .. i + count) of a block; lanes behind the end hold -inf.
+// Calls f(i, values) for the values from i on of a block, W at a time; lanes behind the end hold -inf.
 template <typename T, typename F>
-inline void for_each_vector(const typename T::Storage* p, int n, F f) {
+inline __attribute__((always_inline)) void for_each_vector(const typename T::Storage* p, int n, F f) {
   int i = 0;
-  for (; i + W <= n; i += W) f(i, W, T::load(p + i));
+  for (; i + W <= n; i += W) f(i, T::load(p + i));
   if (i < n) {
     typename T::Storage tail[W];
     for (int k = 0; k < W; ++k) tail[k] = i + k < n ? p[i + k] : T::kMinusInf;
-    f(i, n - i, T::load(tail));
+    f(i, T::load(tail));
   }
+}
+
+// One bit for each lane in which the comparison's result is true.
+inline unsigned mask_of(vi32 x) {
+#if SPECDEC_LANES == 8
+  return static_cast<unsigned>(_mm256_movemask_ps((__m256)x));
+#elif SPECDEC_LANES == 4
+  return static_cast<unsigned>(_mm_movemask_ps((__m128)x));
+#else
+  unsigned mask = 0;
+  for (int k = 0; k < W; ++k) mask |= (x[k] != 0) << k;
+  return mask;
+#endif
+}
+
+template <typename V>
+inline V larger(V a, V b) {
+  return a > b ? a : b;
 }
 
 inline double lane_sum(vf64 x) {
@@ -94,58 +125,166 @@ inline vf64 exp_in_range(vf64 x) {
   return (vf64)((vi64)y + ((vi64)shifted << 52));
 }
 
+// The lanes of `keep` of exp((x - shift) * inv_t), the others 0.
+inline vf64 weights_of(vf32 x, vi32 keep, double inv_t, double shift) {
+  const vf64 scaled = (__builtin_convertvector(x, vf64) - shift) * inv_t;
+  // Comparisons are false for NaN, so a NaN weighs nothing; below exp(-708) nothing is left either.
+  const vi64 kept = __builtin_convertvector(keep, vi64) & (scaled >= -708.0);
+  const vf64 high = (vf64)((vi64)scaled & kept);  // dropped lanes compute exp(0), then vanish
+  const vf64 capped = high < 700.0 ? high : (vf64){} + 700.0;
+  return (vf64)((vi64)exp_in_range(capped) & kept);
+}
+
+// `out` has room for kBlock numbers, whatever n is.
 template <typename T>
-double exp_block(const void* row, int64_t begin, int n, double inv_t, double shift, double threshold, double* out) {
+double exp_block(const void* row, int64_t begin, int n, double inv_t, double shift, float threshold, double* out) {
   vf64 sum = {};
-  for_each_vector<T>(static_cast<const typename T::Storage*>(row) + begin, n, [&](int i, int count, vf32 raw) {
-    const vf64 logit = __builtin_convertvector(raw, vf64);
-    const vf64 x = (logit - shift) * inv_t;
-    // Comparisons are false for NaN, so a NaN weighs nothing; below exp(-708) nothing is left either.
-    const vi64 keep = (logit >= threshold) & (x >= -708.0);
-    const vf64 high = (vf64)((vi64)x & keep);  // dropped lanes compute exp(0), then vanish
-    const vi64 below_cap = high < 700.0;
-    const vf64 capped = (vf64)(((vi64)high & below_cap) | ((vi64)((vf64){} + 700.0) & ~below_cap));
-    const vf64 w = (vf64)((vi64)exp_in_range(capped) & keep);
+  for_each_vector<T>(static_cast<const typename T::Storage*>(row) + begin, n, [&](int i, vf32 x) {
+    const vi32 keep = x >= threshold;
+    vf64 w = {};
+    if (mask_of(keep)) w = weights_of(x, keep, inv_t, shift);  // of a filtered row hardly any vector keeps a token
     sum += w;
-    __builtin_memcpy(out + i, &w, sizeof(double) * count);
+    __builtin_memcpy(out + i, &w, sizeof w);
   });
   return lane_sum(sum);
 }
 
 template <typename T>
-void widen(const void* row, int64_t begin, int n, float* out) {
-  for_each_vector<T>(static_cast<const typename T::Storage*>(row) + begin, n,
-                     [&](int i, int count, vf32 x) { __builtin_memcpy(out + i, &x, sizeof(float) * count); });
+double exp_sum(const void* row, int64_t begin, int n, double inv_t, double shift, float threshold) {
+  vf64 sum = {};
+  for_each_vector<T>(static_cast<const typename T::Storage*>(row) + begin, n, [&](int, vf32 x) {
+    const vi32 keep = x >= threshold;
+    if (mask_of(keep)) sum += weights_of(x, keep, inv_t, shift);
+  });
+  return lane_sum(sum);
 }
 
 template <typename T>
-RowScan scan(const void* row, int64_t vocab) {
+int collect(const void* row, int64_t begin, int n, float floor, float* logits, int32_t* ids) {
+  int count = 0;
+  for_each_vector<T>(static_cast<const typename T::Storage*>(row) + begin, n, [&](int i, vf32 x) {
+    unsigned mask = mask_of(x >= floor);
+    if (i + W > n) mask &= (1u << (n - i)) - 1;  // a floor of -inf takes the lanes behind the end for tokens
+    for (; mask; mask &= mask - 1) {
+      const int lane = __builtin_ctz(mask);
+      logits[count] = x[lane];
+      ids[count++] = static_cast<int32_t>(begin) + i + lane;
+    }
+  });
+  return count;
+}
+
+template <typename T>
+void widen(const void* row, int64_t begin, int n, float* out) {
+  const typename T::Storage* p = static_cast<const typename T::Storage*>(row) + begin;
+  int i = 0;
+  for (; i + W <= n; i += W) {
+    const vf32 x = T::load(p + i);
+    __builtin_memcpy(out + i, &x, sizeof x);
+  }
+  for (; i < n; ++i) {
+    typename T::Storage one[W] = {p[i]};
+    out[i] = T::load(one)[0];
+  }
+}
+
+// Half a register, down to eight bytes.
+template <typename Key, int kBytes>
+struct Lanes {
+  typedef Key Vector __attribute__((vector_size(kBytes)));
+  static Key largest(Vector v) {
+    typename Lanes<Key, kBytes / 2>::Vector low, high;
+    __builtin_memcpy(&low, &v, kBytes / 2);
+    __builtin_memcpy(&high, reinterpret_cast<const char*>(&v) + kBytes / 2, kBytes / 2);
+    return Lanes<Key, kBytes / 2>::largest(larger(low, high));
+  }
+};
+
+template <typename Key>
+struct Lanes<Key, 8> {
+  typedef Key Vector __attribute__((vector_size(8)));
+  static Key largest(Vector v) {
+    Key most = v[0];
+    for (unsigned k = 1; k < 8 / sizeof(Key); ++k) most = v[k] > most ? v[k] : most;
+    return most;
+  }
+};
+
+// The bits of logits, taken as integers. Those of positive numbers are ordered as the numbers are; those of negative
+// ones are below them, and ordered the other way. NaN lies beyond the infinity of its sign.
+template <typename T>
+struct BlockBits {
+  typedef typename T::Key Key;
+  typedef typename T::UnsignedKey UnsignedKey;
+  typedef Key Vector __attribute__((vector_size(8 * W)));
+  typedef UnsignedKey UnsignedVector __attribute__((vector_size(8 * W)));
+  static constexpr int kLanes = static_cast<int>(8 * W / sizeof(Key));
+  static constexpr Key kSign = static_cast<Key>(UnsignedKey(1) << (8 * sizeof(Key) - 1));
+  static constexpr Key kMinusInf = static_cast<Key>(T::kInf | kSign);
+
+  Vector most = Vector{} + kMinusInf;   // the largest positive number, if there is one
+  Vector least = Vector{} + kMinusInf;  // otherwise the largest negative one
+  UnsignedVector beyond = {};           // over UnsignedKey(kMinusInf): a NaN with a minus sign
+
+  void add(const typename T::Storage* p) {
+    Vector bits;
+    __builtin_memcpy(&bits, p, sizeof bits);
+    most = larger(most, bits);
+    least = least < bits ? least : bits;
+    beyond = larger(beyond, (UnsignedVector)bits);
+  }
+  // The bits of the largest number, negative ones with all bits but the sign inverted: then integers have its order.
+  Key key() const { return Lanes<Key, 8 * W>::largest(most >= 0 ? most : least ^ static_cast<Key>(~kSign)); }
+};
+
+template <typename T>
+float to_float(typename T::Key key) {
+  typedef BlockBits<T> Bits;
+  const typename T::Key bits =
+      key >= 0 ? key : static_cast<typename T::Key>(key ^ static_cast<typename T::Key>(~Bits::kSign));
+  typename T::Storage one[W] = {};
+  __builtin_memcpy(one, &bits, sizeof bits);
+  return T::load(one)[0];
+}
+
+template <typename T>
+RowScan scan(const void* row, int64_t vocab, float* block_max) {
+  typedef BlockBits<T> Bits;
+  typedef typename Bits::Key Key;
+  const typename T::Storage* p = static_cast<const typename T::Storage*>(row);
+  typename Bits::UnsignedVector beyond = {};
   RowScan found = {-__builtin_huge_valf(), 0, false};
   int64_t best_block = 0;
-  vi32 nan = {};
   for (int64_t begin = 0; begin < vocab; begin += kBlock) {
     const int n = vocab - begin < kBlock ? static_cast<int>(vocab - begin) : kBlock;
-    vf32 max = (vf32){} - __builtin_huge_valf();
-    for_each_vector<T>(static_cast<const typename T::Storage*>(row) + begin, n, [&](int, int, vf32 x) {
-      const vi32 greater = x > max;
-      max = (vf32)(((vi32)x & greater) | ((vi32)max & ~greater));
-      nan |= x != x;
-    });
-    for (int k = 0; k < W; ++k) {
-      if (max[k] > found.max) {
-        found.max = max[k];
-        best_block = begin;
-      }
+    Bits block;
+    int i = 0;
+    for (; i + Bits::kLanes <= n; i += Bits::kLanes) block.add(p + begin + i);
+    if (i < n) {
+      typename T::Storage tail[Bits::kLanes];
+      for (int k = 0; k < Bits::kLanes; ++k) tail[k] = i + k < n ? p[begin + i + k] : T::kMinusInf;
+      block.add(tail);
+    }
+    beyond = larger(beyond, block.beyond);
+    const Key key = block.key();
+    found.bad |= key >= T::kInf;
+    const float max = to_float<T>(key);
+    if (block_max) block_max[begin / kBlock] = max;
+    if (max > found.max) {  // as floats: -0 equals +0
+      found.max = max;
+      best_block = begin;
     }
   }
+  for (int k = 0; k < Bits::kLanes; ++k) {
+    found.bad |= beyond[k] > static_cast<typename T::UnsignedKey>(Bits::kMinusInf);
+  }
+  found.bad |= found.max == -__builtin_huge_valf();
   float block[kBlock];
   const int n = vocab - best_block < kBlock ? static_cast<int>(vocab - best_block) : kBlock;
   widen<T>(row, best_block, n, block);
   int i = 0;
   while (i + 1 < n && !(block[i] == found.max)) ++i;
   found.argmax = best_block + i;
-  for (int k = 0; k < W; ++k) found.bad |= nan[k] != 0;
-  found.bad |= found.max == __builtin_huge_valf() || found.max == -__builtin_huge_valf();
   return found;
 }
 
@@ -181,11 +320,12 @@ double min_block(const double* p, const double* q, int n, double p_scale, double
 
 }  // namespace
 
-const Kernels SPECDEC_TABLE = {SPECDEC_NAME,
-                               {{scan<BFloat16>, exp_block<BFloat16>, widen<BFloat16>},
-                                {scan<Float16>, exp_block<Float16>, widen<Float16>},
-                                {scan<Float32>, exp_block<Float32>, widen<Float32>}},
-                               residual_block,
-                               min_block};
+const Kernels SPECDEC_TABLE = {
+    SPECDEC_NAME,
+    {{scan<BFloat16>, exp_block<BFloat16>, exp_sum<BFloat16>, collect<BFloat16>, widen<BFloat16>},
+     {scan<Float16>, exp_block<Float16>, exp_sum<Float16>, collect<Float16>, widen<Float16>},
+     {scan<Float32>, exp_block<Float32>, exp_sum<Float32>, collect<Float32>, widen<Float32>}},
+    residual_block,
+    min_block};
 
 }  // namespace specdec

@@ -107,6 +107,17 @@ def test_flat_and_saturated_rows(isa: str, method: str, scale: float):
         assert disagreements(random_case(5, 1000, 20, torch.float32, kind, scale=scale), method) == 0
 
 
+@pytest.mark.parametrize("scale", [0.0, 0.01, 1.0])
+@pytest.mark.parametrize("top_k", [0, 45, 4000, 11_000])
+def test_more_tokens_survive_than_are_looked_at_one_by_one(scale: float, top_k: int):
+    """Thresholds are then found by a histogram over the row; and k may be larger than the number of blocks."""
+    for top_p in (1.0, 0.3, 0.999):
+        sampling = SamplingBatch.uniform(3, top_k=top_k, top_p=top_p, seed=4)
+        for kind in ("stats", "logits"):
+            case = random_case(6, 20_011, 3, torch.float32, kind, counts=[1, 0, 1], sampling=sampling, scale=scale)
+            assert disagreements(case, "token") == 0
+
+
 @pytest.mark.parametrize("method", METHODS)
 @given(
     seed=st.integers(0, 10**6),

@@ -101,7 +101,7 @@ class DraftStore:
             lost += n if gone else 0
             if gone or request_id in as_one_hot:
                 rows += [NOT_KEPT] * n
-            else:
+            elif n:  # a request that drafts for the first time has no slot yet, and wants nothing
                 first = self._slots[request_id] * self._n
                 rows += range(first, first + n)
         index = torch.tensor(rows, dtype=torch.int64).to(self._logits.device, non_blocking=True)

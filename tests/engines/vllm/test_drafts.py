@@ -63,6 +63,12 @@ def test_a_request_that_sat_out_a_step_keeps_its_rows() -> None:
     assert taken(store, ["a", "b"], [2, 2]) == [20, 20.1, 11, 11.1]
 
 
+def test_a_request_that_wants_nothing_needs_no_slot() -> None:
+    store = DraftStore(N)
+    propose(store, ["a"], 10)
+    assert taken(store, ["new", "a"], [0, 1]) == [10]
+
+
 def test_rows_are_taken_once() -> None:
     """After a step without a proposal (vLLM pads the drafts with zeros) old rows must not be used again."""
     store = DraftStore(N)
