@@ -1,95 +1,165 @@
-"""How long does a verify step take on the CPU, beside the reference in PyTorch?
+"""How long does a verify step take, beside vLLM's own and beside reading its bytes once?
 
-First both must give the same tokens on the very inputs that are timed; then the median of repeated calls, alternating
-between the two. Drafts are sampled with `sample_draft`, so the C++ gets the row statistics that it gets in an engine.
+For each cell every backend of ours must give the reference's tokens on the very rows that are timed (of the first
+eight requests; the others must not change them). Then all take turns: "rotated" goes through copies that together
+exceed the last-level cache, as in serving; "warm" meets the same copy again and again. Extra memory is what one call
+holds at most beyond its inputs. The floor reads target and draft rows once, with torch.sum.
 
-    python bench/verify.py            the whole grid, about a minute; results in bench/results/verify.json
+By default one axis at a time is varied from the cell batch 8, drafts 3, vocabulary 151,936, bf16, T=0.8, top-k 50,
+top-p 0.95. Cells that --output holds already are not run again.
+
+    python bench/verify.py                                  about 15 minutes on two cores
+    python bench/verify.py --only --batch 1 8 --drafts 3    every combination of what is given, the rest as above
+    python bench/verify.py --full                           every combination of every axis: hours on a CPU
 """
 
 import argparse
+import itertools
 import json
-import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from _verify.cases import FILTERS, Case, Shape, make_case
+from _verify.contenders import CONTENDERS, Contender
+from _verify.timing import extra_bytes, medians_ms
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from specdec.demo.report import write_atomically
 from specdec.provenance import provenance
-from specdec.sampling import SamplingBatch
-from specdec.verify import Draft, backends, sample_draft, verify
+from specdec.verify import backends, verify
 
-DRAFTS = 3
-BASELINE = "reference"
-
-
-def make_case(batch: int, vocabulary: int, dtype: torch.dtype, filters: dict[str, Any]) -> tuple[Any, ...]:
-    """(target logits [B * 4, V], draft, sampling) of one step; the head resembles its target as a trained one does."""
-    generator = torch.Generator().manual_seed(0)
-    target = 4 * torch.randn(batch, DRAFTS + 1, vocabulary, generator=generator)
-    head = target[:, :DRAFTS] + torch.randn(batch, DRAFTS, vocabulary, generator=generator)
-    sampling = SamplingBatch.uniform(batch, temperature=1.0, seed=1, position=5, **filters)
-    head = head.to(dtype)
-    steps = [sample_draft(head[:, j], sampling, j) for j in range(DRAFTS)]
-    draft = Draft(
-        torch.stack([tokens for tokens, _ in steps], 1).flatten(),
-        [DRAFTS] * batch,
-        logits=head.flatten(0, 1),
-        row_stats=torch.stack([stats for _, stats in steps], 1).flatten(0, 1),
-    )
-    return target.to(dtype).flatten(0, 1), draft, sampling
+HOME = Shape(8, 3, 151_936, "bfloat16", "T=0.8 k=50 p=0.95")
+AXES: dict[str, list[Any]] = {
+    "batch": [1, 8, 32, 128],
+    "drafts": [1, 3, 7],
+    "vocabulary": [32_000, 128_256, 151_936, 248_320],
+    "dtype": ["bfloat16", "float32"],
+    "filters": list(FILTERS),
+}
+CHECKED = 8  # requests whose tokens are compared with the reference's: it takes seconds for each hundred rows
 
 
-def median_ms(calls: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, float]:
-    """Median milliseconds of each call; they take turns, so that a busy moment meets all of them."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    deadline = time.perf_counter() + seconds
-    while time.perf_counter() < deadline or min(len(t) for t in times.values()) < 3:
-        for name, call in calls.items():
-            began = time.perf_counter()
-            call()
-            times[name].append(1000 * (time.perf_counter() - began))
-    return {name: statistics.median(t) for name, t in times.items()}
+def shapes(args: argparse.Namespace) -> list[Shape]:
+    given = {axis: getattr(args, axis) for axis in AXES if getattr(args, axis)}
+    if args.full or args.only:
+        values = [given.get(axis) or (AXES[axis] if args.full else [getattr(HOME, axis)]) for axis in AXES]
+        return [Shape(*combination) for combination in itertools.product(*values)]
+    return list(dict.fromkeys(_star({axis: given.get(axis, values) for axis, values in AXES.items()})))
 
 
-def measure(batch: int, vocabulary: int, dtype: torch.dtype, filters: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """One cell of the grid. RuntimeError where a backend's tokens differ from the reference's."""
-    target, draft, sampling = make_case(batch, vocabulary, dtype, filters)
-    calls = {name: lambda name=name: verify(target, draft, sampling, backend=name) for name in backends()}
-    expected = calls[BASELINE]().token_ids
-    for name, call in calls.items():
-        if not torch.equal(call().token_ids, expected):
-            raise RuntimeError(f"{name} differs from {BASELINE} at batch {batch}, vocabulary {vocabulary}, {filters}")
-    case = {"batch": batch, "vocabulary": vocabulary, "dtype": str(dtype).removeprefix("torch."), "filters": filters}
-    return {**case, "median_ms": median_ms(calls, seconds)}
+def _star(axes: dict[str, list[Any]]) -> Iterator[Shape]:
+    yield HOME
+    for axis, values in axes.items():
+        for value in values:
+            yield Shape(**{**HOME.as_dict(), axis: value})
+
+
+def check_equal(case: Case) -> float:
+    """The mean number of accepted drafts. RuntimeError where a backend's tokens are not the reference's."""
+    few = case.first(min(CHECKED, case.shape.batch))
+    accepted = 0.0
+    for method in ("token", "block"):
+        expected = verify(few.target, few.draft, few.sampling, method, "reference").token_ids
+        for name in backends():
+            if name == "reference" or (name in ("cuda", "triton")) != case.target.is_cuda:
+                continue
+            out = verify(case.target, case.draft, case.sampling, method, name)
+            if not torch.equal(out.token_ids[: len(few.sampling)], expected):
+                raise RuntimeError(f"{name} differs from the reference, method {method}, at {case.shape}")
+            if method == "token":
+                accepted = out.num_accepted.float().mean().item()
+    return accepted
+
+
+def measure(shape: Shape, contenders: list[Contender], device: str, args: argparse.Namespace) -> dict[str, Any]:
+    case = make_case(shape, device, args.noise)
+    accepted = check_equal(case)
+    copies = max(2, min(64, -(-args.rotate_mib * 2**20 // shape.floor_bytes)))
+    cases = [case, *(case.clone() for _ in range(copies - 1))]
+    calls = {c.name: [c.make(one) for one in cases] for c in contenders}
+    for buffers in calls.values():
+        prepare, run = buffers[0]
+        run(prepare())
+    rotated = medians_ms(calls, args.seconds, device)
+    warm = medians_ms({name: buffers[:1] for name, buffers in calls.items()}, args.seconds, device)
+    return {
+        **shape.as_dict(),
+        "accepted_of_drafts": [round(accepted, 3), shape.drafts],
+        "floor_mb": round(shape.floor_bytes / 1e6, 2),
+        "copies": copies,
+        "rotated_ms": rotated,
+        "warm_ms": warm,
+        # Last: on a CPU it changes how memory is allocated.
+        "extra_bytes": {c.name: extra_bytes(calls[c.name][0], device) for c in contenders if c.name != "floor"},
+        "target_bytes": case.target.nbytes,
+    }
+
+
+def show(cells: list[dict[str, Any]], device: str) -> Table:
+    names = list(dict.fromkeys(name for cell in cells for name in cell["rotated_ms"]))
+    table = Table("batch", "drafts", "vocabulary", "dtype", "filters", "accepted", *names, box=SIMPLE)
+    table.title = f"{device}: ms rotated / warm, and extra memory in % of the target rows"
+    for cell in cells:
+        row = []
+        for name in names:
+            extra = cell["extra_bytes"].get(name)
+            share = "" if extra is None else f"\n{100 * extra / cell['target_bytes']:.1f} %"
+            row.append(f"{cell['rotated_ms'][name]:.2f} / {cell['warm_ms'][name]:.2f}{share}")
+        accepted, drafts = cell["accepted_of_drafts"]
+        first = [str(cell["batch"]), str(cell["drafts"]), str(cell["vocabulary"]), cell["dtype"], cell["filters"]]
+        table.add_row(*first, f"{accepted:.2f} of {drafts}", *row)
+    return table
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for axis, values in AXES.items():
+        kind = int if isinstance(values[0], int) else str
+        choices = None if kind is int else values
+        parser.add_argument(f"--{axis}", nargs="+", type=kind, choices=choices, help=f"default: {values}")
+    parser.add_argument("--only", action="store_true", help="every combination of the values given")
+    parser.add_argument("--full", action="store_true", help="every combination of every axis")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--without", nargs="+", default=[], choices=[c.name for c in CONTENDERS], metavar="NAME")
+    parser.add_argument("--seconds", type=float, default=2.0, help="time for each contender in each cell, twice")
+    parser.add_argument("--noise", type=float, default=0.5, help="how far the head is from its target")
+    parser.add_argument("--rotate-mib", type=int, default=640, help="the copies of a step take at least this much")
+    parser.add_argument("--output", type=Path, help="default: bench/results/verify-DEVICE.json")
+    parser.add_argument("--again", action="store_true", help="run cells again that the output holds")
+    args = parser.parse_args()
+    args.output = args.output or Path(f"bench/results/verify-{args.device}.json")
+    return args
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=2.0, help="time spent on each cell")
-    parser.add_argument("--output", type=Path, default=Path("bench/results/verify.json"))
-    args = parser.parse_args()
-    grid = [(b, v) for v in (1024, 32_000, 151_936) for b in (1, 8)]
-    table = Table("batch", "vocabulary", "filters", *backends(), f"against {BASELINE}", box=SIMPLE)
-    cells = []
-    for batch, vocabulary in grid:
-        for filters in ({}, {"top_k": 50, "top_p": 0.9}):
-            cell = measure(batch, vocabulary, torch.bfloat16, filters, args.seconds)
-            cells.append(cell)
-            times = cell["median_ms"]
-            gain = times[BASELINE] / min(times.values())
-            words = ", ".join(f"{k} {v}" for k, v in filters.items()) or "none"
-            shown = [f"{times[name]:.3f} ms" for name in backends()]
-            table.add_row(str(batch), str(vocabulary), words, *shown, f"{gain:.1f}×")
-    Console(width=110).print(table)
-    result = {"question": "median ms of one verify step, three drafts", "cells": cells, "provenance": provenance()}
-    write_atomically(args.output, json.dumps(result, indent=2) + "\n")
-    print(f"wrote {args.output}")
+    args = parse()
+    torch.manual_seed(0)
+    reasons = {c.name: c.absent(args.device) for c in CONTENDERS}
+    contenders = [c for c in CONTENDERS if reasons[c.name] is None and c.name not in args.without]
+    for name, reason in reasons.items():
+        if reason:
+            print(f"{name}: not here ({reason})")
+    known = [] if args.again or not args.output.exists() else json.loads(args.output.read_text("utf-8"))["cells"]
+    cells = {Shape(**{axis: cell[axis] for axis in AXES}): cell for cell in known}
+    wanted = shapes(args)
+    for shape in track([s for s in wanted if s not in cells], "cells", disable=None):
+        cells[shape] = measure(shape, contenders, args.device, args)
+        result = {
+            "question": "ms of one verify step; rotated: in buffers beyond the last-level cache, warm: in one buffer",
+            "threads": torch.get_num_threads(),
+            "noise": args.noise,
+            "rotate_mib": args.rotate_mib,
+            "cells": list(cells.values()),
+            "provenance": provenance(),
+        }
+        write_atomically(args.output, json.dumps(result, indent=1) + "\n")
+    Console(width=150).print(show([cells[shape] for shape in wanted], args.device))
+    print(f"results: {args.output}")
 
 
 if __name__ == "__main__":

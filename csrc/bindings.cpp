@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cpu/api.h"
+#include "cpu/parallel.h"
 #include "cpu/philox.h"
 
 namespace py = pybind11;
@@ -83,6 +84,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("philox_uniform", [](int64_t seed, int64_t position, uint32_t purpose) {
     return philox_uniform(seed, position, static_cast<Purpose>(purpose));
   });
+  m.def("use_openmp", [](uintptr_t parallel) { openmp_parallel = reinterpret_cast<OpenMPParallel>(parallel); });
   m.def("select_isa", [](const std::string& name) { select_isa(name.c_str()); });
   m.def("isa", [] { return std::string(kernels().name); });
 }

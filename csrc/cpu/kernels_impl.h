@@ -103,13 +103,37 @@ inline double lane_sum(vf64 x) {
   return sum;
 }
 
-// exp(x) for x in [-708, 700], relative error below 4e-16: x = n ln2 + r with |r| <= ln2 / 2, a Taylor polynomial of
-// degree 12 in r, and n added to the exponent bits. Adding 1.5 * 2^52 leaves n in the low bits of the sum.
-inline vf64 exp_in_range(vf64 x) {
-  const double magic = 0x1.8p52;
-  const vf64 shifted = x * 1.4426950408889634 + magic;
-  const vf64 n = shifted - magic;
-  const vf64 r = (x - n * 0x1.62e42fefa0000p-1) - n * 0x1.cf79abc9e3b3ap-40;
+// exp(x) = 2^(n / kSteps + f / kSteps), n an integer and |f| <= 1/2: the power of two comes from a table and the
+// exponent bits, the rest from a Taylor polynomial. Relative error below 1e-15. Adding 1.5 * 2^52 leaves n in the low
+// bits.
+#if SPECDEC_LANES == 8
+constexpr int kStepBits = 4;  // a table of two registers, looked up by one instruction; degree 6
+inline vf64 step(vi64 n) {
+  const vf64 low = {1.0,
+                    0x1.0b5586cf9890fp+0,
+                    0x1.172b83c7d517bp+0,
+                    0x1.2387a6e756238p+0,
+                    0x1.306fe0a31b715p+0,
+                    0x1.3dea64c123422p+0,
+                    0x1.4bfdad5362a27p+0,
+                    0x1.5ab07dd485429p+0};
+  const vf64 high = {0x1.6a09e667f3bcdp+0, 0x1.7a11473eb0187p+0, 0x1.8ace5422aa0dbp+0, 0x1.9c49182a3f090p+0,
+                     0x1.ae89f995ad3adp+0, 0x1.c199bdd85529cp+0, 0x1.d5818dcfba487p+0, 0x1.ea4afa2a490dap+0};
+  return __builtin_shuffle(low, high, n);
+}
+inline vf64 power(vf64 f) {  // 2^(f / 16)
+  vf64 y = f * 9.181219573844438e-12 + 1.2715871950558131e-09;
+  y = y * f + 1.467610032291943e-07;
+  y = y * f + 1.3550807779497457e-05;
+  y = y * f + 0.0009383847928089872;
+  y = y * f + 0.04332169878499658;
+  return y * f + 1.0;
+}
+#else
+constexpr int kStepBits = 0;
+inline vf64 step(vi64) { return (vf64){} + 1.0; }
+inline vf64 power(vf64 f) {  // 2^f = exp(r), degree 12
+  const vf64 r = f * 0.6931471805599453;
   vf64 y = r * (1.0 / 479001600) + 1.0 / 39916800;
   y = y * r + 1.0 / 3628800;
   y = y * r + 1.0 / 362880;
@@ -121,28 +145,34 @@ inline vf64 exp_in_range(vf64 x) {
   y = y * r + 1.0 / 6;
   y = y * r + 0.5;
   y = y * r + 1.0;
-  y = y * r + 1.0;
-  return (vf64)((vi64)y + ((vi64)shifted << 52));
+  return y * r + 1.0;
 }
+#endif
+constexpr double kSteps = 1 << kStepBits;
+constexpr double kStepsPerUnit = kSteps * 1.4426950408889634;  // of the exponent
 
-// The lanes of `keep` of exp((x - shift) * inv_t), the others 0.
-inline vf64 weights_of(vf32 x, vi32 keep, double inv_t, double shift) {
-  const vf64 scaled = (__builtin_convertvector(x, vf64) - shift) * inv_t;
+// The lanes of `keep` of exp((x - shift) * inv_t), the others 0; steps = inv_t * kStepsPerUnit.
+inline vf64 weights_of(vf32 x, vi32 keep, double steps, double shift) {
+  const vf64 y = (__builtin_convertvector(x, vf64) - shift) * steps;
   // Comparisons are false for NaN, so a NaN weighs nothing; below exp(-708) nothing is left either.
-  const vi64 kept = __builtin_convertvector(keep, vi64) & (scaled >= -708.0);
-  const vf64 high = (vf64)((vi64)scaled & kept);  // dropped lanes compute exp(0), then vanish
-  const vf64 capped = high < 700.0 ? high : (vf64){} + 700.0;
-  return (vf64)((vi64)exp_in_range(capped) & kept);
+  const vi64 kept = __builtin_convertvector(keep, vi64) & (y >= -708.0 * kStepsPerUnit);
+  const vf64 capped = y < 700.0 * kStepsPerUnit ? y : (vf64){} + 700.0 * kStepsPerUnit;
+  const double magic = 0x1.8p52;
+  const vf64 shifted = capped + magic;
+  const vi64 n = (vi64)shifted;
+  const vf64 w = power(capped - (shifted - magic)) * step(n);
+  return (vf64)(((vi64)w + ((n >> kStepBits) << 52)) & kept);
 }
 
 // `out` has room for kBlock numbers, whatever n is.
 template <typename T>
 double exp_block(const void* row, int64_t begin, int n, double inv_t, double shift, float threshold, double* out) {
+  const double steps = inv_t * kStepsPerUnit;
   vf64 sum = {};
   for_each_vector<T>(static_cast<const typename T::Storage*>(row) + begin, n, [&](int i, vf32 x) {
     const vi32 keep = x >= threshold;
     vf64 w = {};
-    if (mask_of(keep)) w = weights_of(x, keep, inv_t, shift);  // of a filtered row hardly any vector keeps a token
+    if (mask_of(keep)) w = weights_of(x, keep, steps, shift);  // of a filtered row hardly any vector keeps a token
     sum += w;
     __builtin_memcpy(out + i, &w, sizeof w);
   });
@@ -151,10 +181,11 @@ double exp_block(const void* row, int64_t begin, int n, double inv_t, double shi
 
 template <typename T>
 double exp_sum(const void* row, int64_t begin, int n, double inv_t, double shift, float threshold) {
+  const double steps = inv_t * kStepsPerUnit;
   vf64 sum = {};
   for_each_vector<T>(static_cast<const typename T::Storage*>(row) + begin, n, [&](int, vf32 x) {
     const vi32 keep = x >= threshold;
-    if (mask_of(keep)) sum += weights_of(x, keep, inv_t, shift);
+    if (mask_of(keep)) sum += weights_of(x, keep, steps, shift);
   });
   return lane_sum(sum);
 }

@@ -4,6 +4,8 @@
 
 namespace specdec {
 
+std::atomic<OpenMPParallel> openmp_parallel{nullptr};
+
 void DraftToken::load(const VerifyTask& task, const Request& request, int32_t i) {
   const int64_t draft = request.first_draft + i;
   token = task.tokens_are_int64 ? static_cast<const int64_t*>(task.tokens)[draft]

@@ -3,9 +3,11 @@
 SPECDEC_CPU_ISA = auto, scalar, avx2 or avx512 forces one of them.
 """
 
+import ctypes
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -160,4 +162,17 @@ def _error(fault: tuple[int, int, int], sampling: SamplingBatch, what: str) -> S
     return BadLogitsError(request, row, what) if code == _BAD_ROW else sampling_error(code, request, sampling)
 
 
+def torch_openmp() -> int:
+    """The address of GOMP_parallel in the OpenMP runtime that PyTorch's kernels run on; 0 where there is none."""
+    # A preloaded runtime (libiomp5, as vLLM advises) comes before the one that PyTorch brings.
+    for library in (None, Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"):
+        try:
+            function = ctypes.CDLL(library and str(library)).GOMP_parallel
+        except (OSError, AttributeError):
+            continue
+        return ctypes.cast(function, ctypes.c_void_p).value or 0
+    return 0
+
+
 select_isa(os.environ.get("SPECDEC_CPU_ISA", "auto"))
+_C.use_openmp(torch_openmp())
