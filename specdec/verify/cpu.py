@@ -165,9 +165,9 @@ def _error(fault: tuple[int, int, int], sampling: SamplingBatch, what: str) -> S
 def torch_openmp() -> int:
     """The address of GOMP_parallel in the OpenMP runtime that PyTorch's kernels run on; 0 where there is none."""
     # A preloaded runtime (libiomp5, as vLLM advises) comes before the one that PyTorch brings.
-    for library in (None, Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"):
+    for library in (None, str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")):
         try:
-            function = ctypes.CDLL(library and str(library)).GOMP_parallel
+            function = ctypes.CDLL(library).GOMP_parallel
         except (OSError, AttributeError):
             continue
         return ctypes.cast(function, ctypes.c_void_p).value or 0
