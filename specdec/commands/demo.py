@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from specdec.engines.command import KINDS
 from specdec.errors import SpecdecError
 
 EXAMPLE = Path("examples/tiny-lm")
 TABLE_WIDTH = 120
-KINDS = ("none", "specdec", "greedy", "stock")
 
 
 def demo(
@@ -34,8 +34,9 @@ def demo(
 ) -> None:
     """Serve a model with and without its head and show what it gains.
 
-    Starts the real OpenAI server several times: without speculation, with drafts sampled from the head, with greedy
-    drafts, and with vLLM's own sampled drafts (known to be wrong on a CPU). Each gets the same streaming requests, cut
+    Starts the real OpenAI server several times: without speculation, with drafts sampled from the head and verified by
+    the token rule and by the block rule, with greedy drafts, and with vLLM's own sampled drafts (known to be wrong on a
+    CPU). Each gets the same streaming requests, cut
     from files the model never saw, one at a time and eight at a time. About ten minutes on two cores.
 
     Examples:
@@ -88,13 +89,15 @@ def demo(
 
 def _chosen(runs: str) -> tuple:
     """The kinds named in a comma-separated list, in the order in which they have to run."""
+    from specdec.demo.runner import ORDER
+
     names = [name.strip() for name in runs.split(",") if name.strip()]
     unknown = [name for name in names if name not in KINDS]
     if unknown or not names:
         raise SpecdecError(
             f"Unknown run {(unknown or [runs])[0]!r}: --runs takes {', '.join(KINDS)}, separated by commas."
         )
-    return tuple(kind for kind in KINDS if kind in names)
+    return tuple(kind for kind in ORDER if kind in names)
 
 
 def _check_writable(output: Path) -> None:

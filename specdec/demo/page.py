@@ -7,7 +7,7 @@ from typing import Any
 from specdec.demo.report import TITLES
 from specdec.demo.table import HEADINGS, rows
 
-COLOURS = {"none": "#8a8f98", "greedy": "#5b9bd5", "specdec": "#1a7f4e", "stock": "#d9a05b"}
+COLOURS = {"none": "#8a8f98", "greedy": "#5b9bd5", "specdec": "#1a7f4e", "block": "#7a5ba8", "stock": "#d9a05b"}
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2em auto; padding: 0 1em; color: #1c2026; }
 table { border-collapse: collapse; width: 100%; font-size: 13px; }

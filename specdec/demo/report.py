@@ -9,12 +9,12 @@ from typing import Any
 from specdec.demo.scrape import Acceptance
 from specdec.engines.command import Kind
 
-KINDS: tuple[Kind, ...] = ("none", "greedy", "specdec", "stock")
 CONCURRENCIES = (1, 8)
 TITLES = {
     "none": "no speculation",
     "greedy": "specdec, greedy drafts",
     "specdec": "specdec, sampled drafts",
+    "block": "specdec, sampled drafts, block verification",
     "stock": "vLLM's own sampled drafts (known to be wrong on CPU)",
 }
 

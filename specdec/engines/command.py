@@ -3,7 +3,8 @@
 kind      what drafts                    what verifies
 none      nothing                        -
 greedy    our head, its argmax (one-hot) our kernels
-specdec   our head, sampled              our kernels
+specdec   our head, sampled              our kernels, token rule
+block     our head, sampled              our kernels, block rule
 stock     our head, sampled by vLLM      vLLM (wrong on a CPU: see the README)
 """
 
@@ -14,11 +15,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from specdec.engines.installed import Engine
 
-Kind = Literal["none", "greedy", "specdec", "stock"]
+Kind = Literal["none", "greedy", "specdec", "block", "stock"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 WORKER = "specdec.engines.vllm.Worker"
 
 
@@ -49,7 +51,10 @@ def speculation_flags(kind: Kind, head: str | None, num_drafts: int, settings: M
     flags = ["--speculative-config", json.dumps(speculative)]
     if kind == "stock":
         return flags
-    return ["--worker-cls", WORKER, *flags, "--additional-config", json.dumps({"specdec": dict(settings)})]
+    ours: dict[str, Any] = dict(settings)
+    if kind == "block":
+        ours["verify"] = {**ours.get("verify", {}), "method": "block"}
+    return ["--worker-cls", WORKER, *flags, "--additional-config", json.dumps({"specdec": ours})]
 
 
 def program(engine: Engine, model: str) -> list[str]:

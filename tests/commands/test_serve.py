@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from specdec.engines import installed
-from specdec.engines.command import server_command
+from specdec.engines.command import KINDS, server_command
 from specdec.engines.installed import Engine
 from tests.commands.conftest import write_head
 
@@ -138,12 +138,14 @@ def test_port_in_use(run, model, head):
 
 def test_kinds_differ_only_where_they_must():
     """none: no flag of ours; stock: our head, but neither our worker nor our settings."""
-    commands = {
-        k: server_command(k, GPU_ENGINE, "m", "h", environment={}) for k in ("none", "greedy", "specdec", "stock")
-    }
+    commands = {k: server_command(k, GPU_ENGINE, "m", "h", environment={}) for k in KINDS}
     assert commands["none"].argv == ["vllm", "serve", "m", "--host", "127.0.0.1", "--port", "8000"]
     assert "--worker-cls" not in commands["stock"].argv and "--speculative-config" in commands["stock"].argv
-    assert all("--worker-cls" in commands[k].argv for k in ("greedy", "specdec"))
+    assert all("--worker-cls" in commands[k].argv for k in ("greedy", "specdec", "block"))
+    settings = {"verify": {"backend": "cpu"}, "metrics": {"enabled": False}}
+    block = server_command("block", GPU_ENGINE, "m", "h", settings=settings, environment={}).argv
+    asked = json.loads(flag(block, "--additional-config"))["specdec"]
+    assert asked == {**settings, "verify": {"backend": "cpu", "method": "block"}}
     assert server_command("none", GPU_ENGINE, "m", eager=True, environment={}).argv[-1] == "--enforce-eager"
 
 
