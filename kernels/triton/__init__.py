@@ -1,0 +1,1 @@
+"""Device code of the triton backend (specdec/verify/triton.py)."""
