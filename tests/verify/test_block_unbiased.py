@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from specdec.conformance.statistics import LEVEL, ChiSquare, chi_square
 from specdec.sampling import DRAFT, SamplingBatch, filtered_logits, inverse_cdf, philox_uniform
 from specdec.verify import Draft, VerifyOutput, sample_draft, verify
 from specdec.verify.block import block
-from tests.helpers.statistics import LEVEL, ChiSquare, chi_square
 
 V, B, LENGTH, DRAFTS = 4, 200_000, 4, 3
 SETTINGS = {

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from specdec.conformance.statistics import LEVEL, ChiSquare, chi_square
 from specdec.sampling import (
     ACCEPT,
     DRAFT,
@@ -21,7 +22,6 @@ from specdec.sampling import (
     weights,
 )
 from specdec.verify import Draft, VerifyOutput, sample_draft, verify
-from tests.helpers.statistics import LEVEL, ChiSquare, chi_square
 
 V, B = 5, 200_000
 SETTINGS = {

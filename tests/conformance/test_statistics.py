@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tests.helpers.statistics import chi_square, two_sample
+from specdec.conformance.statistics import chi_square, two_sample
 
 
 def test_known_value():

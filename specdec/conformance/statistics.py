@@ -1,5 +1,5 @@
-"""Goodness of fit. With fixed seeds a test's p-value is one fixed number, so a level of 1e-6 costs no power here: the
-planted faults of tests/verify/test_unbiased.py land far below it."""
+"""Goodness of fit. With fixed seeds a p-value is one fixed number, so a level of 1e-6 costs no power: planted faults
+(tests/conformance/test_mutants.py, tests/verify/test_unbiased.py) land far below it."""
 
 from dataclasses import dataclass
 
