@@ -1,6 +1,8 @@
 """What verify takes, what it refuses, and what it leaves alone."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -87,6 +89,35 @@ def test_strided_rows_and_other_layouts(backend: str):
     wide = torch.stack([case.draft.token_ids.long()] * 2, 1)[:, 0]
     draft = Draft(wide, torch.tensor(case.draft.num_per_request), case.draft.logits, case.draft.row_stats)
     assert torch.equal(verify(case.target, draft, case.sampling, backend=backend).token_ids, plain.token_ids)
+
+
+def test_rows_more_than_2_to_the_31_elements_apart(backend: str, tmp_path: Path):
+    """Offsets in 32 bits would wrap. The matrix is a file with holes: only the rows themselves take memory."""
+    case = random_case(7, 50, 2, torch.bfloat16, counts=[1, 1])
+    plain = verify(case.target, case.draft, case.sampling, backend=backend)
+    stride = 2**30 + 3
+
+    def far_apart(rows: torch.Tensor, name: str) -> torch.Tensor:
+        count, vocab = rows.shape
+        size = (count - 1) * stride + vocab
+        flat = torch.from_file(str(tmp_path / name), shared=True, size=size, dtype=rows.dtype)
+        matrix = flat.as_strided((count, vocab), (stride, 1))
+        return matrix.copy_(rows)
+
+    target = far_apart(case.target, "target")
+    assert target.storage_offset() + 3 * stride > 2**31
+    logits = far_apart(torch.cat([case.draft.logits, case.draft.logits]), "draft")
+    draft = replace(case.draft, logits=logits, row_stats=case.draft.row_stats.repeat(2, 1), rows=torch.tensor([0, 3]))
+    assert torch.equal(verify(target, draft, case.sampling, backend=backend).token_ids, plain.token_ids)
+
+
+def test_zero_drafts_everywhere(backend: str):
+    """Plain sampling: every request gets its bonus token alone."""
+    case = random_case(8, 50, 5, counts=[0] * 5)
+    for draft in (case.draft, Draft(torch.empty(0, dtype=torch.int64), torch.zeros(5, dtype=torch.int32))):
+        out = verify(case.target, draft, case.sampling, backend=backend, expected_acceptance=True)
+        assert out.token_ids.shape == (5, 1) and out.num_accepted.tolist() == [0] * 5
+        assert (out.token_ids >= 0).all() and out.expected_acceptance.shape == (0,)
 
 
 def test_empty_batch(backend: str):

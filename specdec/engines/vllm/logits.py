@@ -39,7 +39,11 @@ def _processor_active(processor: Any) -> bool:
 def processed_rows(
     logits: torch.Tensor, metadata: Any, spec: Any, sampler: Any, rejection_sampler: Any
 ) -> torch.Tensor:
-    """float32 copy of logits [N + B, V], or [B, V] without drafts, after vLLM's own processors, per draft prefix."""
+    """float32 copy of logits [N + B, V], or [B, V] without drafts, after vLLM's own processors, per draft prefix.
+
+    All but the budgets for thinking, which come last (thinking.py).
+    """
+    metadata = replace(metadata, thinking_budget_state_holder=None)
     if spec is None:
         return sampler.apply_logits_processors(logits.to(torch.float32, copy=True), metadata, False)
     everything = metadata.logitsprocs.non_argmax_invariant
@@ -49,7 +53,6 @@ def processed_rows(
     metadata = replace(metadata, logitsprocs=others)
     rows = torch.empty_like(logits, dtype=torch.float32)
     bonus = logits[spec.bonus_logits_indices].to(torch.float32)
-    # The bonus rows first: the thinking budget's state moves on with them, as in vLLM's own order.
     rows[spec.bonus_logits_indices] = sampler.apply_logits_processors(bonus, metadata, True)
     drafts = logits[spec.target_logits_indices].to(torch.float32)
     # vLLM's verification knows no biases. Before the penalties, as in sampling: a penalty scales what the bias made.

@@ -38,7 +38,7 @@ def _draft_ids_come_with_the_output() -> None:
 
         if chosen is not MultiprocExecutor:
             return chosen
-        _require(MultiprocExecutor, "sample_tokens", "take_draft_token_ids")
+        require(MultiprocExecutor, "sample_tokens", "take_draft_token_ids")
         from specdec.engines.vllm.executor import CarryingExecutor
 
         return CarryingExecutor
@@ -60,7 +60,8 @@ def _min_p_and_logit_bias_are_served() -> None:
         SamplingParams._validate_spec_decode = validate  # type: ignore[method-assign]
 
 
-def _require(owner: type, *names: str) -> None:
+def require(owner: type, *names: str) -> None:
+    """SpecdecError where a class of the installed vLLM lacks something that we build on."""
     for name in names:
         if not hasattr(owner, name):
             raise SpecdecError(f"this vLLM has no {owner.__name__}.{name}: use a version that specdec supports")

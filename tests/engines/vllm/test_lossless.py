@@ -11,9 +11,10 @@ from collections import Counter
 import pytest
 import torch
 
+from specdec.conformance.statistics import two_sample
 from tests.engines.vllm.engine import Outcome, ours, run_child, speculative
-from tests.helpers.statistics import two_sample
 
+THINK, THOUGHT = 8, 9  # the tokens of ( and )
 TOKENS = 6
 LEVEL = 1e-4 / 64
 # Few cells, so that each expects enough counts: a top-k of 3 leaves 3^4 sequences of tokens 2-5 behind one first token.
@@ -121,8 +122,9 @@ def test_preempted_requests_are_lossless(prompts: list[list[int]]) -> None:
 
 
 def constrained_jobs(prompts: list[list[int]], repeat: int) -> list[dict]:
-    """What makes a row depend on the drafts before it (an end forbidden so far, penalties, a grammar), and what vLLM
-    refuses under speculation (min-p, logit bias)."""
+    """What makes a row depend on the drafts before it (an end forbidden so far, penalties, a grammar, a budget for
+    thinking, which begins with THINK and ends with THOUGHT), and what vLLM refuses under speculation (min-p, logit
+    bias)."""
     frequent = list(range(190, 700))
     each = [
         {"min_tokens": 3, "stop_token_ids": frequent},
@@ -130,10 +132,12 @@ def constrained_jobs(prompts: list[list[int]], repeat: int) -> list[dict]:
         {"structured_outputs": {"regex": "[a-d]{8}"}},
         {"min_p": 0.15, "top_k": 0, "ignore_eos": True},
         {"logit_bias": {"31": 4.0, "77": 4.0}, "ignore_eos": True},
+        {"thinking_token_budget": 2, "ignore_eos": True},
+        {"thinking_token_budget": 3, "ignore_eos": True},
     ]
     return [
         {
-            "prompts": [ids[:8]],
+            "prompts": [[*ids[:7], THINK] if "thinking_token_budget" in settings else ids[:8]],
             "repeat": repeat,
             "params": {"temperature": 1.0, "top_k": 3, "max_tokens": TOKENS, **settings},
         }
@@ -144,13 +148,17 @@ def constrained_jobs(prompts: list[list[int]], repeat: int) -> list[dict]:
 
 def test_constrained_requests_are_lossless(prompts: list[list[int]]) -> None:
     """Side by side in one batch; a grammar cuts drafts where they leave it."""
-    constrained = constrained_jobs(prompts, 1500)
-    outcome, plain = run_child(ours(3), constrained), run_child({}, constrained)
+    constrained = constrained_jobs(prompts, 1000)
+    thinking = {"reasoning_config": {"reasoning_start_str": "(", "reasoning_end_str": ")"}}
+    outcome, plain = run_child({**ours(3), **thinking}, constrained), run_child(thinking, constrained)
     assert min(p_values(outcome, plain)) > LEVEL
     lengths = Counter(len(tokens) for tokens in outcome.tokens(0))
     assert len(lengths) > 1 and min(lengths) > 3, "min_tokens must bind, and some requests must end early"
     assert len({tuple(tokens) for tokens in outcome.tokens(2)}) > 20, "the grammar must leave a choice"
     assert any(31 in tokens or 77 in tokens for tokens in outcome.tokens(4)), "the bias must show"
+    for budget, job in ((2, 5), (3, 6)):
+        closed = [tokens.index(THOUGHT) for tokens in outcome.tokens(job)]
+        assert max(closed) == budget and closed.count(budget) > 0.5 * len(closed), "the budget must bind"
 
 
 @pytest.mark.parametrize("fault", ["q_at_another_temperature", "recovered_from_p", "bonus_unfiltered"])
