@@ -8,6 +8,8 @@ holds at most beyond its inputs. The floor reads target and draft rows once, wit
 By default one axis at a time is varied from the cell batch 8, drafts 3, vocabulary 151,936, bf16, T=0.8, top-k 50,
 top-p 0.95. Cells that --output holds already are not run again.
 
+On a GPU the time is the device's, with the host ahead of it; what the host takes to issue a step is in the results too.
+
     python bench/verify.py                                  about 15 minutes on two cores
     python bench/verify.py --only --batch 1 8 --drafts 3    every combination of what is given, the rest as above
     python bench/verify.py --full                           every combination of every axis: hours on a CPU
@@ -23,7 +25,7 @@ from typing import Any
 import torch
 from _verify.cases import FILTERS, Case, Shape, make_case
 from _verify.contenders import CONTENDERS, Contender
-from _verify.timing import extra_bytes, medians_ms
+from _verify.timing import extra_bytes, host_us, medians_ms
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import track
@@ -94,6 +96,7 @@ def measure(shape: Shape, contenders: list[Contender], device: str, args: argpar
         "copies": copies,
         "rotated_ms": rotated,
         "warm_ms": warm,
+        "host_us": {c.name: host_us(calls[c.name][0]) for c in contenders} if device == "cuda" else None,
         # Last: on a CPU it changes how memory is allocated.
         "extra_bytes": {c.name: extra_bytes(calls[c.name][0], device) for c in contenders if c.name != "floor"},
         "target_bytes": case.target.nbytes,
