@@ -22,7 +22,12 @@ def cpu_model() -> str:
 
 
 def commit() -> str | None:
-    """The checkout's commit, with "+changes" where tracked files differ from it; None outside a checkout."""
+    """The checkout's commit, with "+changes" where tracked files differ from it; None outside a checkout.
+
+    SPECDEC_COMMIT, where it is set, names it for a copy that is no checkout.
+    """
+    if named := os.environ.get("SPECDEC_COMMIT"):
+        return named
     folder = Path(__file__).resolve().parent
     describe = ["git", "describe", "--always", "--abbrev=12", "--dirty=+changes"]
     asked = subprocess.run(describe, cwd=folder, capture_output=True, text=True)
