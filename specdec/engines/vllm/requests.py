@@ -22,18 +22,42 @@ class RequestSampling:
     params: Any  # the engine's own object: a streaming request may get another one under the same id
 
 
-class RequestTable:
-    """Sampling parameters by request id, and the batch tensors made of them.
+class Admissions:
+    """Reads the settings of requests as they come in.
 
     engine_seed: mixed into the seeds of requests that bring none. Those follow from (engine seed, order of admission),
     which all tensor-parallel ranks see alike, so every rank draws the same tokens without talking to the others; two
     requests never share a stream. An engine started with the same seed repeats itself, as vLLM does.
     """
 
-    def __init__(self, engine_seed: int, vocab_size: int, device: torch.device):
-        self._engine_seed, self._vocab_size, self._device = engine_seed, vocab_size, device
-        self._known: dict[str, RequestSampling] = {}
+    def __init__(self, engine_seed: int, vocab_size: int):
+        self._engine_seed, self._vocab_size = engine_seed, vocab_size
         self._admitted = 0
+
+    def read(self, params: Any) -> RequestSampling:
+        """params: the engine's SamplingParams of a request that has not been read before."""
+        self._admitted += 1
+        return RequestSampling(
+            temperature=params.temperature,
+            top_k=params.top_k if 0 < params.top_k < self._vocab_size else 0,
+            top_p=params.top_p,
+            min_p=params.min_p,
+            seed=_signed64(params.seed) if params.seed is not None else self._fresh_seed(),
+            has_grammar=params.structured_outputs is not None,
+            params=params,
+        )
+
+    def _fresh_seed(self) -> int:
+        digest = hashlib.blake2b(f"{self._engine_seed}/{self._admitted}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big", signed=True)
+
+
+class RequestTable:
+    """Sampling parameters by request id, and the batch tensors made of them. For the V1 runner."""
+
+    def __init__(self, admissions: Admissions, device: torch.device):
+        self._admissions, self._device = admissions, device
+        self._known: dict[str, RequestSampling] = {}
         self._rows: list[RequestSampling] = []
         self.with_grammar: set[str] = set()  # of the last batch
         self._batch: SamplingBatch | None = None
@@ -67,21 +91,8 @@ class RequestTable:
     def _lookup(self, request_id: str, requests: Any) -> RequestSampling:
         known, params = self._known.get(request_id), requests[request_id].sampling_params
         if known is None or known.params is not params:
-            self._admitted += 1
-            known = self._known[request_id] = RequestSampling(
-                temperature=params.temperature,
-                top_k=params.top_k if 0 < params.top_k < self._vocab_size else 0,
-                top_p=params.top_p,
-                min_p=params.min_p,
-                seed=_signed64(params.seed) if params.seed is not None else self._fresh_seed(),
-                has_grammar=params.structured_outputs is not None,
-                params=params,
-            )
+            known = self._known[request_id] = self._admissions.read(params)
         return known
-
-    def _fresh_seed(self) -> int:
-        digest = hashlib.blake2b(f"{self._engine_seed}/{self._admitted}".encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "big", signed=True)
 
 
 def _signed64(seed: int) -> int:

@@ -8,18 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from vllm.logger import init_logger
 from vllm.v1.outputs import SamplerOutput
 
 from specdec.config import VerifySettings
 from specdec.engines.vllm.drafts import DraftStore
 from specdec.engines.vllm.logits import logprobs_of, processed_rows, processors_active
 from specdec.engines.vllm.requests import RequestTable
-from specdec.errors import BadLogitsError
+from specdec.engines.vllm.shared import report_bad_rows
+from specdec.engines.vllm.thinking import ThinkingBudgets
 from specdec.metrics.counters import StepCounters
 from specdec.verify import Draft, VerifyOutput, verify
-
-logger = init_logger(__name__)
 
 
 class Verifier:
@@ -35,6 +33,12 @@ class Verifier:
     ):
         self._runner, self._table, self._store, self._counters = runner, table, store, counters
         self._method, self._backend = settings.method, settings.backend
+        rows = runner.max_num_reqs * (runner.num_spec_tokens + 1)
+        self._thinking = ThinkingBudgets(getattr(runner.vllm_config, "reasoning_config", None), rows, runner.device)
+
+    def forget(self, request_id: str) -> None:
+        """The request is over."""
+        self._thinking.forget(request_id)
 
     def sample(self, logits: torch.Tensor | None, spec: Any) -> SamplerOutput:
         """In the place of `GPUModelRunner._sample(logits [N + B, V], spec_decode_metadata)`."""
@@ -49,11 +53,20 @@ class Verifier:
         raw = logits
         if processors_active(metadata):
             logits = processed_rows(logits, metadata, spec, runner.sampler, getattr(runner, "rejection_sampler", None))
+            self._limit_thinking(logits, metadata, spec)
         num_drafts = spec.num_draft_tokens if spec is not None else [0] * runner.input_batch.num_reqs
         sampling = self._sampling(num_drafts)
         out = self._verify(logits, spec, num_drafts, sampling)
         logprobs = logprobs_of(out.token_ids, raw, logits, sampling, num_drafts, metadata, runner.sampler)
         return SamplerOutput(sampled_token_ids=out.token_ids, logprobs_tensors=logprobs)
+
+    def _limit_thinking(self, logits: torch.Tensor, metadata: Any, spec: Any) -> None:
+        holder, request_ids = metadata.thinking_budget_state_holder, self._runner.input_batch.req_ids
+        if holder is None or not holder.has_tracked_requests():
+            return
+        # The list of drafts may be longer than the batch, which has shrunk.
+        drafts = metadata.spec_token_ids[: len(request_ids)] if spec is not None else [[]] * len(request_ids)
+        self._thinking.apply(logits, request_ids, self._runner.requests, metadata.output_token_ids, drafts)
 
     def _refresh_output_ids(self, spec: Any) -> None:
         """As vLLM's own `_sample` does under asynchronous scheduling, for penalties and bad words."""
@@ -82,19 +95,13 @@ class Verifier:
             draft.logits, draft.row_stats, draft.rows = kept[:3]
             self._count_lost(kept.lost)
         out = verify(logits, draft, sampling, method=self._method, backend=self._backend, on_bad_row="repair")
-        self._report_bad_rows(out)
+        assert out.bad_row is not None, "asked for repair"
+        report_bad_rows(out.bad_row.tolist(), request_ids)
         if self._counters is not None and token_ids.numel():
             self._counters.record(
                 np.asarray(num_drafts), out.num_accepted.cpu().numpy(), out.acceptance_probability.cpu().numpy()
             )
         return out
-
-    def _report_bad_rows(self, out: VerifyOutput) -> None:
-        assert out.bad_row is not None, "asked for repair"
-        for index, row in enumerate(out.bad_row.tolist()):
-            if row >= 0:
-                request_id = self._runner.input_batch.req_ids[index]
-                logger.error("specdec: %s Only request %s is affected.", BadLogitsError(index, row), request_id)
 
     def _count_lost(self, count: int) -> None:
         if self._counters is not None and count:

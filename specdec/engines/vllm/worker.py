@@ -1,9 +1,7 @@
 """`--worker-cls specdec.engines.vllm.Worker`: the platform's own worker, with the verify step and drafting replaced."""
 
-import os
-from pathlib import Path
 from types import MethodType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vllm.logger import init_logger
 from vllm.platforms import current_platform
@@ -14,13 +12,16 @@ from vllm.v1.spec_decode.eagle import EagleProposer
 from specdec.config import Settings, parse_settings
 from specdec.engines.checks import HEAD_ARCHITECTURE, check_head
 from specdec.engines.installed import require_vllm
-from specdec.engines.vllm.drafts import DraftStore, row_bytes
+from specdec.engines.vllm.drafts import DraftStore
 from specdec.engines.vllm.executor import carry
 from specdec.engines.vllm.proposer import MTPProposer
 from specdec.engines.vllm.requests import RequestTable
+from specdec.engines.vllm.shared import admissions_of, kept_requests, make_counters
 from specdec.engines.vllm.verifier import Verifier
 from specdec.errors import SpecdecError
-from specdec.metrics.counters import DIRECTORY_VARIABLE, StepCounters
+
+if TYPE_CHECKING:
+    from specdec.engines.vllm.v2.install import V2Adapter
 
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as PlatformWorker
@@ -33,6 +34,8 @@ logger = init_logger(__name__)
 class Worker(PlatformWorker):
     """Settings are checked before anything is loaded; see specdec/config.py for them."""
 
+    _v2: "V2Adapter | None" = None  # where vLLM's V2 model runner is in use
+
     def __init__(self, vllm_config: Any, *args: Any, **kwargs: Any):
         require_vllm()
         _check_combination(vllm_config)
@@ -42,17 +45,26 @@ class Worker(PlatformWorker):
 
     def init_device(self) -> None:
         super().init_device()
-        if self.use_v2_model_runner:
-            raise SpecdecError("vLLM's V2 model runner is not supported yet; start with VLLM_USE_V2_MODEL_RUNNER=0")
         runner = self.model_runner
         if runner.speculative_config is None:
             logger.warning("specdec: no --speculative-config was given, so this server runs without speculation")
-            return
-        install(runner, self.specdec_settings, count=self.rank == 0)
+        elif self.use_v2_model_runner:
+            from specdec.engines.vllm.v2.install import V2Adapter
+
+            self._v2 = V2Adapter(runner, self.specdec_settings, count=self.rank == 0)
+        else:
+            install(runner, self.specdec_settings, count=self.rank == 0)
+
+    def load_model(self, **how: Any) -> None:
+        super().load_model(**how)
+        if self._v2 is not None:
+            self._v2.install()
 
     def sample_tokens(self, grammar_output: Any) -> Any:
         output = super().sample_tokens(grammar_output)
-        if isinstance(output, ModelRunnerOutput):  # not under asynchronous scheduling, whose ids stay on the device
+        if self._v2 is not None:
+            self._v2.report_with(output)
+        elif isinstance(output, ModelRunnerOutput):  # not under asynchronous scheduling, whose ids stay on the device
             carry(output, self.model_runner.take_draft_token_ids())
         return output
 
@@ -60,12 +72,12 @@ class Worker(PlatformWorker):
 def install(runner: Any, settings: Settings, count: bool) -> None:
     """Put our drafting, our keeping of draft rows and our verify step in the place of the V1 runner's."""
     speculative, model = runner.speculative_config, runner.model_config
-    seed = (model.seed or 0) + runner.parallel_config.data_parallel_index
-    table = RequestTable(seed, model.get_vocab_size(), runner.device)
+    table = RequestTable(admissions_of(runner), runner.device)
     store = None
     if type(runner.drafter) is EagleProposer:
         if speculative.draft_sample_method == "probabilistic":
-            store = DraftStore(speculative.num_speculative_tokens, _kept_requests(runner, settings))
+            bound = kept_requests(settings, runner.num_spec_tokens, model.get_vocab_size(), model.dtype)
+            store = DraftStore(speculative.num_speculative_tokens, bound)
         runner.drafter = MTPProposer(runner.vllm_config, runner.device, runner)
         runner.drafter.attach(runner, table, store, settings.verify.backend)
         # vLLM gives up the whole batch's drafts when one request comes near max_model_len. The drafting loop bounds
@@ -75,41 +87,18 @@ def install(runner: Any, settings: Settings, count: bool) -> None:
     runner.input_batch.logitsprocs.non_argmax_invariant.append(
         LogitBiasLogitsProcessor(runner.vllm_config, runner.device, False)
     )
-    counters = StepCounters(_directory(), _labels(runner)) if settings.metrics.enabled and count else None
+    counters = make_counters(runner) if settings.metrics.enabled and count else None
     runner.specdec_verifier = Verifier(runner, table, store, counters, settings.verify)
     runner._sample = runner.specdec_verifier.sample
 
     def on_removed(runner: Any, request_id: str, state: Any) -> None:
         type(runner)._on_request_state_removed(runner, request_id, state)
         table.forget(request_id)
+        runner.specdec_verifier.forget(request_id)
         if store is not None:
             store.release(request_id)
 
     runner._on_request_state_removed = MethodType(on_removed, runner)
-
-
-def _kept_requests(runner: Any, settings: Settings) -> int | None:
-    """How many requests' draft rows fit into what the settings allow; None: there is no bound."""
-    if settings.drafts.kept_mib is None:
-        return None
-    request = runner.num_spec_tokens * row_bytes(runner.model_config.get_vocab_size(), runner.model_config.dtype)
-    count = int(settings.drafts.kept_mib * 2**20 / request)
-    if count < 1:
-        raise SpecdecError(
-            f"drafts.kept_mib {settings.drafts.kept_mib:g} does not hold one request's draft rows, which take "
-            f"{request / 2**20:.2f} MiB: raise it, or use greedy drafts, which keep no rows"
-        )
-    return count
-
-
-def _directory() -> Path | None:
-    path = os.environ.get(DIRECTORY_VARIABLE)
-    return Path(path) if path else None
-
-
-def _labels(runner: Any) -> dict[str, str]:
-    served = runner.model_config.served_model_name
-    return {"model_name": served if isinstance(served, str) else served[0]}
 
 
 def _check_combination(vllm_config: Any) -> None:

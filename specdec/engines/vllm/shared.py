@@ -1,0 +1,54 @@
+"""What the adapters of both model runners need: seeds, counters, the bound on kept rows, reports."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from vllm.logger import init_logger
+
+from specdec.config import Settings
+from specdec.engines.vllm.drafts import row_bytes
+from specdec.engines.vllm.requests import Admissions
+from specdec.errors import BadLogitsError, SpecdecError
+from specdec.metrics.counters import DIRECTORY_VARIABLE, StepCounters
+
+logger = init_logger(__name__)
+
+
+def admissions_of(runner: Any) -> Admissions:
+    """runner: a model runner, V1 or V2. Replicas of a data-parallel server get streams of their own."""
+    model = runner.model_config
+    seed = (model.seed or 0) + runner.parallel_config.data_parallel_index
+    return Admissions(seed, model.get_vocab_size())
+
+
+def make_counters(runner: Any) -> StepCounters:
+    served = runner.model_config.served_model_name
+    path = os.environ.get(DIRECTORY_VARIABLE)
+    labels = {"model_name": served if isinstance(served, str) else served[0]}
+    return StepCounters(Path(path) if path else None, labels)
+
+
+def kept_requests(settings: Settings, num_drafts: int, vocab_size: int, dtype: torch.dtype) -> int | None:
+    """How many requests' draft rows fit into what the settings allow; None: there is no bound."""
+    if settings.drafts.kept_mib is None:
+        return None
+    request = num_drafts * row_bytes(vocab_size, dtype)
+    count = int(settings.drafts.kept_mib * 2**20 / request)
+    if count < 1:
+        raise SpecdecError(
+            f"drafts.kept_mib {settings.drafts.kept_mib:g} does not hold one request's draft rows, which take "
+            f"{request / 2**20:.2f} MiB: raise it, or use greedy drafts, which keep no rows"
+        )
+    return count
+
+
+def report_bad_rows(bad_row: Sequence[int], request_ids: Sequence[str]) -> None:
+    """bad_row [B] as in VerifyOutput, on the host: one line in the log for each request that has one."""
+    for index, row in enumerate(bad_row):
+        if row >= 0:
+            logger.error(
+                "specdec: %s Only request %s is affected.", BadLogitsError(index, int(row)), request_ids[index]
+            )

@@ -1,0 +1,114 @@
+"""Putting drafting and verification into a V2 runner, once everything that they rely on has been found there."""
+
+from collections.abc import Collection
+from typing import Any
+
+from vllm.config.compilation import CUDAGraphMode
+from vllm.logger import init_logger
+from vllm.v1.worker.gpu.input_batch import InputBatch
+from vllm.v1.worker.gpu.sample.sampler import Sampler
+from vllm.v1.worker.gpu.spec_decode.rejection_sampler import RejectionSampler
+
+from specdec.config import Settings
+from specdec.engines.vllm.shared import admissions_of, kept_requests, make_counters
+from specdec.engines.vllm.v2.drafter import SEQUENTIAL, Drafter
+from specdec.engines.vllm.v2.rows import DraftRows
+from specdec.engines.vllm.v2.slots import SlotTable
+from specdec.engines.vllm.v2.verifier import Verifier
+from specdec.errors import SpecdecError
+from specdec.verify.backends import BACKENDS, choose
+
+logger = init_logger(__name__)
+
+
+class V2Adapter:
+    """Made when the runner exists, which has its speculator by then; `install` once its model is loaded.
+
+    count: whether this worker's figures are reported (one of the tensor-parallel ranks).
+    """
+
+    def __init__(self, runner: Any, settings: Settings, count: bool):
+        _check_combination(runner)
+        _check_runner(runner)
+        self._runner, self._settings, self._count = runner, settings, count
+        self._slots = SlotTable(admissions_of(runner), runner.max_num_reqs, runner.device)
+        self._counters = make_counters(runner) if settings.metrics.enabled and count else None
+        self._rows = self._install_drafter()
+        self._verifier: Verifier | None = None
+
+    def _install_drafter(self) -> DraftRows | None:
+        runner, speculator = self._runner, self._runner.speculator
+        model, n = runner.model_config, runner.num_speculative_steps
+        if runner.speculative_config.draft_sample_method != "probabilistic":
+            return None
+        if type(speculator).__name__ not in SEQUENTIAL:
+            logger.warning("specdec: the drafts of a %s are verified as one-hot", type(speculator).__name__)
+            return None
+        _need(type(speculator).__name__, dir(speculator), "sample_draft", "init_cudagraph_manager", "draft_logits")
+        dtype = getattr(model, "head_dtype", None) or model.dtype  # of the logits
+        bound = kept_requests(self._settings, n, runner.vocab_size, dtype)
+        rows = DraftRows(runner.max_num_reqs, n, runner.vocab_size, dtype, runner.device, bound)
+        backend = self._settings.verify.backend
+        speculator.sample_draft = Drafter(speculator, self._slots, rows, backend).sample
+        speculator.draft_logits = rows.logits  # vLLM's own is let go; that there is one means "probabilistic"
+        if runner.device.type != "cpu" and choose(backend, runner.device) is BACKENDS.get("reference"):
+            logger.warning("specdec: the reference backend waits for the device, so drafting uses no CUDA graphs")
+            whole = speculator.init_cudagraph_manager
+            speculator.init_cudagraph_manager = lambda mode: whole(CUDAGraphMode.NONE)
+        return rows
+
+    def install(self) -> None:
+        runner = self._runner
+        if type(runner.sampler) is not Sampler or type(runner.rejection_sampler) is not RejectionSampler:
+            raise SpecdecError(
+                f"this model brings a sampler of its own ({type(runner.sampler).__name__}), whose place specdec would "
+                "take: serve it without --worker-cls specdec.engines.vllm.Worker"
+            )
+        _need(
+            "Sampler", dir(runner.sampler), "sampling_states", "req_states", "logprob_token_ids_state", "compute_nans"
+        )
+        self._verifier = Verifier(runner.sampler, self._slots, self._rows, self._settings.verify, reports=self._count)
+        runner.sampler = runner.rejection_sampler = self._verifier
+
+    def report_with(self, output: Any) -> None:
+        """output: what the runner's `sample_tokens` has returned for the last step."""
+        figures = self._verifier.take_figures() if self._verifier is not None else None
+        if figures is not None and hasattr(output, "get_output"):
+            figures.report_with(output, self._counters)
+
+
+def _check_runner(runner: Any) -> None:
+    """The parts of the runner that are used or replaced."""
+    _need(
+        "GPUModelRunner", dir(runner), "speculator", "sampler", "rejection_sampler", "req_states", "max_num_reqs",
+        "num_speculative_steps", "vocab_size", "device",
+    )  # fmt: skip
+    _need("Sampler", dir(Sampler), "add_request", "apply_staged_writes", "apply_sampling_params")
+    _need(
+        "InputBatch", InputBatch.__dataclass_fields__, "req_ids", "num_reqs", "idx_mapping", "idx_mapping_np",
+        "expanded_idx_mapping", "expanded_local_pos", "num_draft_tokens_per_req", "seq_lens", "input_ids", "positions",
+        "logits_indices", "cu_num_logits", "cu_num_logits_np", "seq_lens_cpu_upper_bound",
+    )  # fmt: skip
+
+
+def _need(owner: str, present: Collection[str], *names: str) -> None:
+    for name in names:
+        if name not in present:
+            raise SpecdecError(f"this vLLM has no {owner}.{name}: use a version that specdec supports")
+
+
+def _check_combination(runner: Any) -> None:
+    """Refuse what the V2 runner offers and this plugin would serve wrongly, or not as asked."""
+    model, parallel = runner.model_config, runner.parallel_config
+    refused = {
+        "enable_adaptive_verification in --speculative-config": getattr(
+            runner.speculative_config, "enable_adaptive_verification", False
+        ),
+        "--watermark-config": getattr(runner.vllm_config, "watermark_config", None) is not None,
+        "--enable-batch-sharded-sampling": getattr(parallel, "enable_batch_sharded_sampling", False),
+        "--enable-trace-replay": getattr(model, "enable_trace_replay", False),
+        "--return-sampling-mask": getattr(model, "return_sampling_mask", False),
+    }
+    for flag, asked in refused.items():
+        if asked:
+            raise SpecdecError(f"{flag} is not supported with specdec's verification: leave it out")
