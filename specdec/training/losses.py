@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Reverse KL is infinite where the target's probability is zero; there log p counts as this many nats.
+# What the logarithm of a probability of exactly zero counts as, in nats: of p in reverse KL, of alpha in -log alpha.
 LOG_FLOOR = -100.0
 
 
@@ -73,12 +73,34 @@ def e2e_tv(draft_logits: Tensor, target_logits: Tensor) -> Tensor:
     K (1 - L) is the expected number of accepted drafts. dL/dalpha_i = -(1/K) pre_i S_i with pre_i = prod_{k<i} alpha_k
     and S_i = 1 + alpha_{i+1} S_{i+1}; no step weights to choose. Exact at alpha = 0 and 1. Bebop (arXiv 2606.12370).
     """
-    alphas = acceptance(draft_logits, target_logits).unbind(-1)
-    reached, total = torch.ones_like(alphas[0]), torch.zeros_like(alphas[0])
-    for alpha in alphas:  # products step by step: the gradient needs no division by alpha
-        reached = reached * alpha
-        total = total + reached
-    return 1.0 - total / len(alphas)
+    return lost_by_step(acceptance(draft_logits, target_logits)).mean(-1)
+
+
+def lost_by_step(alphas: Tensor) -> Tensor:
+    """1 - prod_{i<=j} alpha_i: the probability that draft j is not accepted. alphas [..., K] -> [..., K].
+
+    Its mean over the K steps is `e2e_tv`.
+    """
+    reached: list[Tensor] = []
+    for alpha in alphas.unbind(-1):  # products step by step: the gradient needs no division by alpha
+        reached.append(reached[-1] * alpha if reached else alpha)
+    return 1.0 - torch.stack(reached, dim=-1)
+
+
+def neg_log_alpha(draft_logits: Tensor, target_logits: Tensor) -> Tensor:
+    """-log alpha = -log sum(min(p, q)). [..., V], [..., V] -> [...].
+
+    Gradient dL/dz_j = -(w_j [q_j <= p_j] - q_j W) with w = min(p, q) / alpha and W = sum_v [q_v <= p_v] w_v: that of TV
+    over alpha, so it does not fade where little is accepted, and still at most 1 in absolute value, as W <= 1. Computed
+    from logarithms: exact however small alpha is. Where alpha is exactly 0 (no token in common, with -inf logits), the
+    loss is -LOG_FLOOR and the gradient 0: no finite change of the draft's logits would change alpha. At alpha = 1 both
+    are 0. LK losses (arXiv 2602.23881).
+    """
+    log_q, log_p = _log_softmax(draft_logits), _log_softmax(target_logits.detach())
+    log_min = torch.where(log_q <= log_p, log_q, log_p)
+    nothing = (log_min == float("-inf")).all(-1, keepdim=True)
+    log_alpha = log_min.masked_fill(nothing, 0.0).logsumexp(-1)
+    return -log_alpha.masked_fill(nothing.squeeze(-1), LOG_FLOOR)
 
 
 def lk_hybrid(draft_logits: Tensor, target_logits: Tensor, eta: float = 3.0) -> Tensor:
@@ -104,14 +126,40 @@ def _log_softmax(logits: Tensor) -> Tensor:
     return F.log_softmax(_wide(logits), dim=-1)
 
 
-# What the trainer calls: (draft logits [..., K, V], target logits [..., K, V], labels [..., K]) -> [...], one value per
-# anchor; the losses of one position are averaged over the chain's K steps.
-ChainLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
-LOSSES: dict[str, ChainLoss] = {
-    "ce": lambda draft, target, labels: cross_entropy(draft, labels).mean(-1),
-    "kl": lambda draft, target, labels: kl(draft, target).mean(-1),
-    "reverse-kl": lambda draft, target, labels: reverse_kl(draft, target).mean(-1),
-    "tv": lambda draft, target, labels: tv(draft, target).mean(-1),
-    "e2e-tv": lambda draft, target, labels: e2e_tv(draft, target),
-    "lk-hybrid": lambda draft, target, labels: lk_hybrid(draft, target).mean(-1),
+# (draft logits [..., K, V], target logits [..., K, V], labels [..., K]) -> [..., K]: what each step of a chain loses.
+StepLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+STEP_LOSSES: dict[str, StepLoss] = {
+    "ce": lambda draft, target, labels: cross_entropy(draft, labels),
+    "kl": lambda draft, target, labels: kl(draft, target),
+    "reverse-kl": lambda draft, target, labels: reverse_kl(draft, target),
+    "tv": lambda draft, target, labels: tv(draft, target),
+    "e2e-tv": lambda draft, target, labels: lost_by_step(acceptance(draft, target)),
+    "neg-log-alpha": lambda draft, target, labels: neg_log_alpha(draft, target),
+    "lk-hybrid": lambda draft, target, labels: lk_hybrid(draft, target),
 }
+
+
+def demonstration_weights(target_logits: Tensor, tokens: Tensor) -> Tensor:
+    """1 - p_base(y) of the text's own tokens y, without gradient. [..., V] logits, [...] ids -> [...] in [0, 1].
+
+    For noisy demonstrations: p_base is the frozen target's probability, and a token's loss counts by what the target
+    does not already give it. It multiplies the loss of that token, and so its gradient; the weights are not normalised:
+    a batch of tokens that the target is sure of teaches little. Target distribution design (arXiv 2606.11189).
+    """
+    return 1.0 - _softmax(target_logits.detach()).gather(-1, tokens.long().unsqueeze(-1)).squeeze(-1)
+
+
+def chain_mean(per_step: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean over a chain's K steps, each step's loss times its weight. [..., K], [..., K] or None -> [...]."""
+    return (per_step if weights is None else weights * per_step).mean(-1)
+
+
+# (draft logits [..., K, V], target logits [..., K, V], labels [..., K]) -> [...], one value per anchor.
+ChainLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def _over_chain(step_loss: StepLoss) -> ChainLoss:
+    return lambda draft, target, labels: chain_mean(step_loss(draft, target, labels))
+
+
+LOSSES: dict[str, ChainLoss] = {name: _over_chain(step_loss) for name, step_loss in STEP_LOSSES.items()}
