@@ -154,7 +154,7 @@ def test_tiny_acceptance_still_pulls():
 def test_neg_log_alpha_gradient_is_bounded():
     for scale in (0.1, 1.0, 10.0, 100.0):
         slope = gradient(neg_log_alpha, scale * logits(50, 31).float(), scale * logits(50, 31, seed=1).float())
-        assert torch.isfinite(slope).all() and slope.abs().max() <= 1 + 1e-6  # a few roundings
+        assert torch.isfinite(slope).all() and slope.abs().max() <= 1 + 1e-4  # logarithms of hundreds round to 1e-5
 
 
 def test_demonstration_weights():
