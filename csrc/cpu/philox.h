@@ -8,10 +8,10 @@ namespace specdec {
 enum Purpose : uint32_t { kDraft = 0, kAccept = 1, kRecover = 2, kBonus = 3 };
 
 // Each draft of a step has a purpose of its own, the first one kDraft (specdec/verify/reference.py says why).
-inline Purpose draft_purpose(int64_t step) { return static_cast<Purpose>(kDraft + 4 * step); }
+inline constexpr Purpose draft_purpose(int64_t step) { return static_cast<Purpose>(kDraft + 4 * step); }
 
 // Uniform in [0, 1) with 53 bits: a function of (seed, position, purpose) alone.
-inline double philox_uniform(int64_t seed, int64_t position, Purpose purpose) {
+inline constexpr double philox_uniform(int64_t seed, int64_t position, Purpose purpose) {
   const uint64_t s = static_cast<uint64_t>(seed), at = static_cast<uint64_t>(position);
   uint32_t key[2] = {static_cast<uint32_t>(s), static_cast<uint32_t>(s >> 32)};
   uint32_t c[4] = {static_cast<uint32_t>(at), static_cast<uint32_t>(at >> 32), purpose, 0};

@@ -1,0 +1,213 @@
+// Temperature, then min-p, then top-k, then top-p over what is left (vLLM's order), all as ONE threshold on the raw
+// logit; definition and ties: specdec/sampling/filters.py. Nothing is sorted.
+//
+// 1. A bound under the threshold. The k-th largest of the threads' maxima is not above the k-th largest logit. For
+//    top-p: most often the heaviest few tokens hold the mass p; otherwise, tokens lighter than (1 - p) Z / V each weigh
+//    less than (1 - p) Z together, and cannot be kept by their mass.
+// 2. The tokens from the bound on, most often few, are listed in shared memory. A block whose list overflows looks
+//    through its slice instead.
+// 3. Radix descent over the keys of these, from the largest down: 256 bins over the range of keys left, then the bins
+//    of the bin in which the rank k or the mass p Z is passed, until a bin holds one key (one step for bfloat16 as a
+//    rule, three or four for float32). Masses are integers, in units of 2^-44 of the largest weight for 200,000 tokens:
+//    their sums do not depend on the order of the additions.
+#pragma once
+
+#include "cuda/survey.cuh"
+
+namespace specdec::cuda {
+
+struct Filters {
+  double temperature, inv_t, top_p, min_p;
+  int64_t top_k;
+
+  SPECDEC_DEVICE Filters(const Sampling& s, int64_t request)
+      : temperature(s.temperature[request]),
+        inv_t(1 / temperature),
+        top_p(s.top_p[request]),
+        min_p(s.min_p[request]),
+        top_k(s.top_k[request]) {}
+};
+
+template <typename E>
+class ThresholdSearch {
+ public:
+  SPECDEC_DEVICE ThresholdSearch(Team& team, const Row<E>& row, const Workspace& space, const Survey& seen,
+                                 const Filters& filters)
+      : team_(team), row_(row), space_(space), seen_(seen), filters_(filters) {
+    one_ = static_cast<double>(Count(1) << (30 + leading_zeros(static_cast<uint32_t>(row.vocab()))));
+  }
+
+  // -inf where nothing is filtered. `mass(from)`: the sum of the weights of all tokens from that logit on.
+  template <typename Mass>
+  SPECDEC_DEVICE double find(const Mass& mass) {
+    const double floor = filters_.min_p > 0 ? seen_.max + filters_.temperature * log(filters_.min_p) : -kInf;
+    const bool by_rank = filters_.top_k > 0 && filters_.top_k < row_.vocab();
+    double threshold = by_rank ? top_k(floor) : floor;
+    if (filters_.top_p < 1) threshold = by_rank ? top_p_of_listed(threshold) : top_p(floor, mass(float_from(floor)));
+    return threshold;
+  }
+
+ private:
+  // Of what a descent looks at: the rank or mass to reach. As a share: of all that the first step finds.
+  struct Budget {
+    double amount;
+    bool by_mass, is_share;
+  };
+
+  SPECDEC_DEVICE Control& control() const { return team_.control(); }
+  SPECDEC_DEVICE uint32_t key_of_max() const { return key_of<E>(seen_.max); }
+  SPECDEC_DEVICE static uint32_t larger(uint32_t a, uint32_t b) { return a > b ? a : b; }
+
+  SPECDEC_DEVICE double top_k(double floor) {
+    const uint32_t from = larger(key_from<E>(float_from(floor)), bound(static_cast<double>(filters_.top_k)));
+    list_from(from);
+    return cut(from, {static_cast<double>(filters_.top_k), false, false}, floor);
+  }
+
+  SPECDEC_DEVICE double top_p_of_listed(double threshold) {
+    return cut(key_from<E>(float_from(threshold)), {filters_.top_p, true, true}, threshold);
+  }
+
+  SPECDEC_DEVICE double top_p(double floor, double mass) {
+    const Budget budget = {filters_.top_p * mass * one_, true, false};
+    const double light = (1 - filters_.top_p) * mass / static_cast<double>(row_.vocab());
+    // Half of it leaves room for rounding.
+    const double heavy = fmax(floor, seen_.max + filters_.temperature * log(light / 2));
+    const uint32_t lowest = key_from<E>(float_from(heavy));
+    const uint32_t first_try = larger(lowest, bound(kThreads / 2));
+    list_from(first_try);
+    const double found = cut(first_try, budget, -kInf);
+    if (found > -kInf || first_try == lowest) return fmax(found, floor);
+    list_from(lowest);
+    return cut(lowest, budget, floor);
+  }
+
+  // A key with at least `rank` tokens from it on; 0 where the threads' maxima do not tell.
+  SPECDEC_DEVICE uint32_t bound(double rank) {
+    const uint32_t mine = key_of<E>(seen_.mine), none = key_of<E>(-kInf);
+    const uint32_t lowest = ~static_cast<uint32_t>(team_.most(mine > none ? static_cast<uint32_t>(~mine) : 0));
+    uint32_t low = lowest, high = key_of_max();
+    if (low > high) return 0;
+    Count above = 0;
+    Budget budget = {rank, false, false};
+    const auto visit = [&](uint32_t from, auto add) {
+      if (mine >= from) add(mine);
+    };
+    return step(low, high, above, budget, visit) ? low : 0;
+  }
+
+  SPECDEC_DEVICE void list_from(uint32_t from) {
+    block_sync();
+    if (thread_index() == 0) control().list_count = 0;
+    block_sync();
+    visit_slice(from, [&](uint32_t key) {
+      const int at = atomic_add(&control().list_count, 1);
+      if (at < kListCapacity) space_.list[at] = key;
+    });
+    block_sync();
+  }
+
+  template <typename F>
+  SPECDEC_DEVICE void visit_slice(uint32_t from, F f) const {
+    for_each_tile(row_, [&](int tile) {
+      if (key_of<E>(space_.tile_max[tile]) < from) return;
+      for_each_octet(row_, tile, [&](const float (&x)[kOctet], int64_t) {
+        for (int k = 0; k < kOctet; ++k) {
+          const uint32_t key = key_of<E>(x[k]);
+          if (key >= from) f(key);
+        }
+      });
+    });
+  }
+
+  // The logit at which the budget is passed, coming from above: all tokens tied with it stay. `otherwise` where the
+  // budget lasts beyond `low`.
+  SPECDEC_DEVICE double cut(uint32_t low, Budget budget, double otherwise) {
+    uint32_t high = key_of_max();
+    if (low > high) return otherwise;  // min-p with rounding: the maximum itself
+    Count above = 0;
+    const int listed = control().list_count;
+    const auto visit = [&](uint32_t from, auto add) {
+      if (listed > kListCapacity) {
+        visit_slice(from, add);
+        return;
+      }
+      for (int i = thread_index(); i < listed; i += kThreads) {
+        if (space_.list[i] >= from) add(space_.list[i]);
+      }
+    };
+    do {
+      if (!step(low, high, above, budget, visit)) return otherwise;
+    } while (low < high);
+    return logit_of<E>(low);
+  }
+
+  // One step of the descent: narrows [low, high] to the bin in which the budget is passed. False where none is.
+  // visit(from, add): add(key) for the thread's own tokens, at least for those of keys >= from.
+  template <typename Visit>
+  SPECDEC_DEVICE bool step(uint32_t& low, uint32_t& high, Count& above, Budget& budget, const Visit& visit) {
+    const int width = 32 - leading_zeros(high - low);
+    const int shift = width > 8 ? width - 8 : 0;
+    for (int bin = thread_index(); bin < kBins; bin += kThreads) control().histogram[bin] = 0;
+    block_sync();
+    visit(low, [&](uint32_t key) {
+      if (key <= high) atomic_add(&control().histogram[(key - low) >> shift], budget.by_mass ? units(key) : Count(1));
+    });
+    team_sync();
+    for (int bin = thread_index(); bin < kBins; bin += kThreads) {
+      Count sum = 0;
+      for (int r = 0; r < team_.size(); ++r) sum += of_rank(&control(), r)->histogram[bin];
+      control().team_histogram[bin] = sum;
+    }
+    block_sync();
+    if (warp_index() == 0) find_crossing(above, budget);
+    team_sync();
+    if (budget.is_share) {
+      budget.amount *= static_cast<double>(control().total);
+      budget.is_share = false;
+    }
+    const Crossing found = control().crossing;
+    if (found.bin < 0) return false;
+    above = found.above;
+    low += static_cast<uint32_t>(found.bin) << shift;
+    const uint32_t last = low + ((1u << shift) - 1);
+    high = last < high ? last : high;
+    return true;
+  }
+
+  SPECDEC_DEVICE Count units(uint32_t key) const {
+    return static_cast<Count>(exp((static_cast<double>(logit_of<E>(key)) - seen_.max) * filters_.inv_t) * one_);
+  }
+
+  // For one warp; lane 0 has the highest bins.
+  SPECDEC_DEVICE void find_crossing(Count above, const Budget& budget) {
+    constexpr int kEach = kBins / 32;
+    const int top = kBins - 1 - kEach * lane_index();
+    Count mine = 0;
+    for (int i = 0; i < kEach; ++i) mine += control().team_histogram[top - i];
+    const Count through = warp_scan(mine), total = shuffle(through, 31);
+    const double amount = budget.is_share ? budget.amount * static_cast<double>(total) : budget.amount;
+    const unsigned hits = ballot(mine > 0 && static_cast<double>(above + through) >= amount);
+    if (lane_index() == 0) {
+      control().total = total;
+      if (hits == 0) control().crossing.bin = -1;
+    }
+    if (hits == 0 || lane_index() != lowest_bit(hits)) return;
+    Crossing found = {top, above + through - mine};
+    for (; found.bin > top - kEach + 1; --found.bin) {
+      const Count weight = control().team_histogram[found.bin];
+      if (weight > 0 && static_cast<double>(found.above + weight) >= amount) break;
+      found.above += weight;
+    }
+    control().crossing = found;
+  }
+
+  Team& team_;
+  const Row<E>& row_;
+  const Workspace& space_;
+  const Survey& seen_;
+  const Filters& filters_;
+  double one_;  // the units of a token of weight 1: V of them do not overflow
+};
+
+}  // namespace specdec::cuda
