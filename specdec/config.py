@@ -23,7 +23,7 @@ class VerifySettings(_Section):
     """
 
     method: Literal["token", "block"] = "token"
-    backend: Literal["auto", "reference", "cpu"] = "auto"
+    backend: Literal["auto", "cuda", "triton", "cpu", "reference"] = "auto"
 
 
 class MetricsSettings(_Section):

@@ -61,6 +61,14 @@ def _cpu() -> Backend:
     return _module("cpu")
 
 
+def _triton() -> Backend:
+    if importlib.util.find_spec("triton") is None:
+        raise SpecdecError("The triton backend needs the package triton: install it, or use backend='auto'.")
+    return _module("triton")
+
+
+BACKENDS.register("cuda", lambda: _module("cuda"))
+BACKENDS.register("triton", _triton)
 BACKENDS.register("cpu", _cpu)
 BACKENDS.register("reference", lambda: _module("reference"))
 
@@ -74,8 +82,10 @@ def choose(name: str, device: torch.device) -> Backend:
     """The backend called `name`; for "auto" the first one that takes tensors on `device`. Raises SpecdecError."""
     if name == "auto":
         if device.type not in _by_device:
+            # On CPU tensors the triton backend is an interpreter, for tests.
+            names = [n for n in BACKENDS.names() if not (n == "triton" and device.type == "cpu")]
             _by_device[device.type] = next(
-                BACKENDS.get(n) for n in BACKENDS.names() if _usable(n) and BACKENDS.get(n).accepts(device)
+                BACKENDS.get(n) for n in names if _usable(n) and BACKENDS.get(n).accepts(device)
             )
         return _by_device[device.type]
     backend = BACKENDS.get(name)
@@ -86,5 +96,7 @@ def choose(name: str, device: torch.device) -> Backend:
 
 def _usable(name: str) -> bool:
     if name == "cpu" and importlib.util.find_spec("specdec._C") is None:
+        return False
+    if name == "triton" and importlib.util.find_spec("triton") is None:
         return False
     return BACKENDS.get(name).available()
