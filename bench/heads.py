@@ -21,7 +21,8 @@ from specdec.errors import SpecdecError
 from specdec.evaluation.acceptance import Acceptance, Filters, measure_acceptance
 from specdec.heads import load_head
 from specdec.provenance import provenance
-from specdec.training.data import TokenStream, Windows, held_out_windows, load_streams
+from specdec.training.batches import held_out_windows
+from specdec.training.data import TokenStream, Windows, load_streams
 from specdec.training.losses import LOSSES
 from specdec.training.settings import Settings
 from specdec.training.state import REPORT, STATE, prepare_output

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from specdec.commands.data_options import DATA, ChatTemplate, MessagesField, TextField
 from specdec.errors import SpecdecError
 
 console = Console()
@@ -16,9 +17,7 @@ console = Console()
 def evaluate(
     model: Annotated[Path, typer.Option(help="Folder of the target model (Hugging Face format).")],
     head: Annotated[list[Path], typer.Option(help="Folder of a head. Repeatable.")],
-    data: Annotated[
-        list[Path], typer.Option(help="Held-out text: a file, a .jsonl with 'text', or a folder. Repeatable.")
-    ],
+    data: Annotated[list[Path], typer.Option(help=f"Held-out data. {DATA}")],
     temperature: Annotated[
         list[float] | None, typer.Option(help="Sampling temperature; 0: greedy. Repeatable; default 1.")
     ] = None,
@@ -30,11 +29,25 @@ def evaluate(
     windows: Annotated[int, typer.Option(help="Windows, evenly spread over the text.")] = 64,
     dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file as well.")] = None,
+    text_field: TextField = None,
+    messages_field: MessagesField = None,
+    chat_template: ChatTemplate = None,
+    loss_on: Annotated[str, typer.Option(help="Measure on all tokens, or on what the assistant says.")] = "all",
 ) -> None:
-    """Measure the acceptance of heads on held-out text: per step, and as tokens per target step."""
+    """Measure the acceptance of heads on held-out text: per step, and as tokens per target step.
+
+    Examples:
+
+        specdec eval --model MODEL --head HEAD --data held_out.jsonl --temperature 1 --temperature 0
+
+        specdec eval --model MODEL --head A --head B --data chats.parquet --loss-on assistant
+    """
     _check(temperature or [1.0], top_k, top_p, min_p, num_steps_ahead, seq_len, windows, dtype)
+    if loss_on not in ("all", "assistant"):
+        raise SpecdecError(f"--loss-on cannot be {loss_on}: use all or assistant")
+    reading = (text_field, messages_field, chat_template, loss_on)
     filters = [(t, top_k, top_p, min_p) for t in temperature or [1.0]]
-    rows = _measure(model, head, data, filters, num_steps_ahead, seq_len, windows, dtype)
+    rows = _measure(model, head, data, reading, filters, num_steps_ahead, seq_len, windows, dtype)
     console.print(_table(rows, num_steps_ahead))
     if json_file is not None:
         _write_json(json_file, {"model": str(model), "data": [str(d) for d in data], "results": rows})
@@ -71,20 +84,25 @@ def _check(
 
 
 def _measure(
-    model: Path, heads: list[Path], data: list[Path], filters: list[tuple[float, int, float, float]], steps: int,
-    seq_len: int, count: int, dtype: str,
+    model: Path, heads: list[Path], data: list[Path], how: tuple[Any, ...],
+    filters: list[tuple[float, int, float, float]], steps: int, seq_len: int, count: int, dtype: str,
 ) -> list[dict[str, Any]]:  # fmt: skip
     import torch
 
     from specdec.evaluation.acceptance import Filters, measure_acceptance
     from specdec.heads import load_head
-    from specdec.training.data import TokenStream, held_out_windows, read_documents, start_token, tokenize
+    from specdec.training.batches import held_out_windows
+    from specdec.training.data import TokenStream, load_documents
+    from specdec.training.encode import Reading
+    from specdec.training.formats import Fields, check_paths
     from specdec.training.target import Target
 
-    texts = read_documents(data)
+    check_paths(data)
     target = Target(model, getattr(torch, dtype))
     loaded = [load_head(folder, target.config) for folder in heads]  # every fault shows before the work starts
-    stream = TokenStream.pack(tokenize(target.tokenizer, texts), start_token(target.tokenizer))
+    text_field, messages_field, chat_template, loss_on = how
+    reading = Reading(Fields(text_field, messages_field), chat_template, loss_on, target.config.vocab_size)
+    stream = TokenStream.of(load_documents(target.tokenizer, data, reading))
     windows = held_out_windows(stream, 16, seq_len, count)
     return [
         {"head": str(folder)}

@@ -5,12 +5,13 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from specdec.commands.data_options import DATA, ChatTemplate, MessagesField, TextField
 from specdec.errors import SpecdecError
 
 console = Console()
@@ -19,11 +20,11 @@ console = Console()
 def generate(
     model: Annotated[Path, typer.Option(help="Folder of the model that will be served (Hugging Face format).")],
     data: Annotated[
-        list[Path], typer.Option(help="Where prompts are cut from: a file, a .jsonl, or a folder. Repeatable.")
+        list[Path], typer.Option(help=f"Chats to answer again, or texts that prompts are cut from. {DATA}")
     ],
     output: Annotated[Path, typer.Option(help="The .jsonl to write: a line of token_ids for each prompt.")],
     count: Annotated[int, typer.Option(min=1, help="How many prompts.")] = 10_000,
-    prompt_tokens: Annotated[int, typer.Option(min=2, help="Length of each prompt.")] = 64,
+    prompt_tokens: Annotated[int, typer.Option(min=2, help="Length of prompts cut from texts.")] = 64,
     output_tokens: Annotated[int, typer.Option(min=1, help="Longest continuation.")] = 192,
     temperature: Annotated[float, typer.Option(help="Sampling temperature, as it will be served.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Nucleus, as it will be served; 1: off.")] = 1.0,
@@ -31,15 +32,21 @@ def generate(
     eager: Annotated[bool, typer.Option("--eager", help="Do not compile the model first: for a small count.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the prompts and of the sampling.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    text_field: TextField = None,
+    messages_field: MessagesField = None,
+    chat_template: ChatTemplate = None,
 ) -> None:
-    """Let the model continue pieces of text through vLLM, and keep the tokens for `specdec train --data`.
+    """Let the model continue text, or answer chats, through vLLM, and keep the tokens for `specdec train --data`.
 
     A head drafts for what the model says, which is not what people wrote: trained on the model's own continuations it
-    is accepted more often.
+    is accepted more often. A chat is answered again, its last answer left out; chats are taken in shuffled rounds until
+    there are --count answers.
 
     Examples:
 
         specdec generate --model MODEL --data text/train.jsonl --output own.jsonl --count 20000
+
+        specdec generate --model MODEL --data chats.parquet --output own.jsonl --output-tokens 1024
 
         specdec train --model MODEL --data own.jsonl --output HEAD
     """
@@ -51,14 +58,22 @@ def generate(
         "model": str(model), "data": [str(d) for d in data], "count": count, "prompt_tokens": prompt_tokens,
         "output_tokens": output_tokens, "temperature": temperature, "top_p": top_p, "seed": seed,
     }  # fmt: skip
+    named = {"text_field": text_field, "messages_field": messages_field, "chat_template": chat_template}
+    plan |= {name: str(value) for name, value in named.items() if value is not None}
     unfinished = output.with_name(output.name + ".part")
     done = _begin(output, unfinished, plan, resume)
-    prompts = _prompts(model, data, count, prompt_tokens, seed)
+    try:
+        prompts = _prompts(plan)
+    except SpecdecError:
+        if not resume:  # nothing to go on with
+            _settings(unfinished).unlink()
+            unfinished.unlink()
+        raise
     if done < count:
         from specdec.engines.vllm.generate import Sampling, continuations
 
         how = Sampling(output_tokens, temperature, top_p, seed, concurrency, eager)
-        _write(unfinished, prompts, done, continuations(model, prompts[done:], done, how))
+        _write(unfinished, prompts, done, continuations(model, prompts.ids[done:], done, how), output_tokens)
     os.replace(unfinished, output)
     _settings(unfinished).unlink()
     console.print(f"wrote {count} documents to {output}")
@@ -86,7 +101,8 @@ def _begin(output: Path, unfinished: Path, plan: dict[str, Any], resume: bool) -
     if not started.exists():
         raise SpecdecError(f"there is no interrupted run at {unfinished}: leave out --resume to start one")
     before = json.loads(started.read_text())
-    for name, value in plan.items():
+    for name in before | plan:
+        value = plan.get(name)
         if before.get(name) != value:
             option = "--" + name.replace("_", "-")
             raise SpecdecError(
@@ -105,25 +121,61 @@ def _whole_lines(path: Path) -> int:
     return content.count(b"\n")
 
 
-def _prompts(model: Path, data: list[Path], count: int, length: int, seed: int) -> list[list[int]]:
+class Prompts(NamedTuple):
+    """ids: of each prompt, its start token included. end: the token that ends a chat's answer; None: cut from text."""
+
+    ids: list[list[int]]
+    end: int | None
+
+
+def _prompts(plan: dict[str, Any]) -> Prompts:
     from transformers import AutoTokenizer
 
     from specdec.engines.checks import check_model
-    from specdec.training.data import read_documents, start_token, tokenize
-    from specdec.training.prompts import cut_prompts
+    from specdec.training.encode import Encoder, Reading
+    from specdec.training.formats import Chat, Fields, read_documents
+    from specdec.training.prompts import cut_prompts, shuffled_rounds
 
-    check_model(str(model))
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    documents = tokenize(tokenizer, read_documents(data))
-    return cut_prompts(documents, count, length, seed, start_token(tokenizer))
+    config = check_model(plan["model"]) or {}
+    tokenizer = AutoTokenizer.from_pretrained(plan["model"])
+    template = plan.get("chat_template")
+    reading = Reading(
+        Fields(plan.get("text_field"), plan.get("messages_field")),
+        Path(template) if template else None,
+        vocab_size=config.get("vocab_size"),
+    )
+    encoder = Encoder(tokenizer, reading)
+    documents = list(read_documents(plan["data"], reading.fields))
+    chats = [d for d in documents if isinstance(d.content, Chat)]
+    if not chats:
+        starts = encoder.start  # every prompt gets one of its own
+        texts = [ids[int(ids[0] == starts) :].tolist() for ids, _ in encoder(documents)]
+        return Prompts(cut_prompts(texts, plan["count"], plan["prompt_tokens"], plan["seed"], starts), None)
+    if len(chats) < len(documents):
+        raise SpecdecError("--data mixes chats with other documents: generate from each in a run of its own")
+    room = config.get("max_position_embeddings", math.inf) - plan["output_tokens"]
+    ids = [prompt for prompt in map(encoder.prompt, chats) if len(prompt) < room]
+    if not ids:
+        raise SpecdecError(
+            f"none of the {len(chats)} chats leaves room for {plan['output_tokens']} tokens of answer: give shorter "
+            "ones, or lower --output-tokens"
+        )
+    return Prompts([ids[i] for i in shuffled_rounds(len(ids), plan["count"], plan["seed"])], tokenizer.eos_token_id)
 
 
-def _write(path: Path, prompts: list[list[int]], done: int, answers: Iterator[list[int]]) -> None:
+def _write(path: Path, prompts: Prompts, done: int, answers: Iterator[list[int]], longest: int) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with path.open("a") as file, Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task("continuations", total=len(prompts), completed=done)
-        for prompt, answer in zip(prompts[done:], answers, strict=True):
-            # The start token is left off: packing puts one before every document.
-            file.write(json.dumps({"token_ids": prompt[1:] + answer, "prompt_tokens": len(prompt) - 1}) + "\n")
+        task = progress.add_task("continuations", total=len(prompts.ids), completed=done)
+        for prompt, answer in zip(prompts.ids[done:], answers, strict=True):
+            file.write(json.dumps(_record(prompt, answer, prompts.end, longest)) + "\n")
             file.flush()
             progress.advance(task)
+
+
+def _record(prompt: list[int], answer: list[int], end: int | None, longest: int) -> dict[str, Any]:
+    """What `specdec train` reads. The answer comes without its end token; shorter than `longest`, it had one."""
+    if end is None:  # the start token is left off: packing puts one before every document
+        return {"token_ids": prompt[1:] + answer, "prompt_tokens": len(prompt) - 1}
+    ending = [end] if len(answer) < longest else []
+    return {"token_ids": prompt + answer + ending, "prompt_tokens": len(prompt), "add_start_token": False}

@@ -7,12 +7,14 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from specdec.commands.data_options import DATA, ChatTemplate, MessagesField, TextField
+
 console = Console()
 
 
 def train(
     model: Annotated[Path, typer.Option(help="Folder of the target model (Hugging Face format).")],
-    data: Annotated[list[Path], typer.Option(help="Text: a file, a .jsonl with 'text', or a folder. Repeatable.")],
+    data: Annotated[list[Path], typer.Option(help=DATA)],
     output: Annotated[Path, typer.Option(help="Folder for the head; must not hold one yet.")],
     loss: Annotated[str, typer.Option(help="e2e-tv, tv, kl, reverse-kl, lk-hybrid or ce.")] = "e2e-tv",
     num_steps_ahead: Annotated[int, typer.Option(help="Drafted tokens per step that the head is trained for.")] = 3,
@@ -40,17 +42,43 @@ def train(
         str, typer.Option(help="bfloat16 or float32: of the target and of the head's arithmetic.")
     ] = "bfloat16",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    text_field: TextField = None,
+    messages_field: MessagesField = None,
+    chat_template: ChatTemplate = None,
+    loss_on: Annotated[
+        str, typer.Option(help="all tokens, or only the assistant's: of chats, and of what `specdec generate` sampled.")
+    ] = "all",
+    cache_hidden: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that keeps the target's hidden states (tokens x hidden size x bytes of --dtype), for several "
+            "epochs or heads over the same data. Filled before training starts; an interrupted filling goes on."
+        ),
+    ] = None,
 ) -> None:
-    """Train a multi-token-prediction head: the target stays as it is, the head learns to draft for it."""
+    """Train a multi-token-prediction head: the target stays as it is, the head learns to draft for it.
+
+    Examples:
+
+        specdec train --model MODEL --data own.jsonl --output HEAD
+
+        specdec train --model MODEL --data chats.parquet --loss-on assistant --output HEAD
+
+        specdec train --model MODEL --data saved_dataset --text-field content --steps 5000 --output HEAD
+
+        specdec train --model MODEL --data own.jsonl --cache-hidden states --loss kl --output HEAD_KL
+    """
     options = {k: v for k, v in locals().items() if k != "resume"} | {"eval_data": eval_data or []}
     _run(options, resume)
 
 
 def _run(options: dict[str, Any], resume: bool) -> None:
+    from specdec.training.formats import check_paths
     from specdec.training.settings import Settings
     from specdec.training.state import REPORT, prepare_output
 
     settings = Settings(**options)
+    check_paths([*settings.data, *settings.eval_data])
     state = prepare_output(settings.output, resume)
     if state is not None:
         settings.check_same_run(state["settings"])
@@ -76,7 +104,11 @@ def _make_trainer(settings: Any) -> Any:
     from specdec.training.trainer import Trainer
 
     target = Target(settings.model, getattr(torch, settings.dtype), settings.device)
-    stream, held_out = load_streams(target.tokenizer, settings.data, settings.eval_data)
+    with console.status("reading data") as status:
+        stream, held_out = load_streams(
+            target.tokenizer, settings.data, settings.eval_data, settings.reading(target.config.vocab_size),
+            lambda documents, tokens: status.update(f"reading data: {documents:,} documents, {tokens:,} tokens"),
+        )  # fmt: skip
     console.print(f"{len(stream):,} training tokens, {len(held_out):,} held out", highlight=False)
     return Trainer(settings, target, stream, held_out)
 

@@ -23,10 +23,19 @@ class Chains(NamedTuple):
     labels: Tensor
 
 
-def run_chains(head: MTPHead, target: Target, windows: Windows, hidden: Tensor, steps: int, autocast: bool) -> Chains:
+def run_chains(
+    head: MTPHead,
+    target: Target,
+    windows: Windows,
+    hidden: Tensor,
+    steps: int,
+    autocast: bool,
+    labelled: bool = False,
+) -> Chains:
     """Runs the head on windows whose final-norm states are hidden [B, T, d].
 
-    Chains that leave their document are left out, and the one whose last step predicts beyond the window.
+    Chains that leave their document are left out, as are those that predict tokens that do not count, and the one whose
+    last step predicts beyond the window. labelled: the labels are used, so they must belong to the document too.
     """
     device = hidden.device
     documents = None if windows.one_document_each() else windows.documents.to(device)
@@ -34,7 +43,7 @@ def run_chains(head: MTPHead, target: Target, windows: Windows, hidden: Tensor, 
         states = hidden if hidden.dtype == torch.bfloat16 and autocast else hidden.float()
         embeddings = target.embed(windows.tokens)
         outs = unroll(head, embeddings, states, steps, windows.position_ids().to(device), documents)
-        valid = windows.whole_chains(steps)
+        valid = windows.whole_chains(steps, labelled)
         valid[:, -1] = False  # its last step has no label in the window
         rows, anchors = valid.nonzero(as_tuple=True)
         index = anchors[:, None] + torch.arange(1, steps + 1)  # [n, K]: j + k

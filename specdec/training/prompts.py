@@ -27,3 +27,12 @@ def cut_prompts(documents: Sequence[Sequence[int]], count: int, length: int, see
         first = int(place - (places[number - 1] if number else 0))
         prompts.append([start, *usable[number][first : first + length - 1]])
     return prompts
+
+
+def shuffled_rounds(size: int, count: int, seed: int) -> list[int]:
+    """`count` of the numbers 0..size-1: all of them in a shuffled order, then again in another, and so on.
+
+    The same for the same size and seed, and the first n of more are the same n.
+    """
+    rounds = -(-count // size)
+    return [int(i) for r in range(rounds) for i in np.random.default_rng((seed, r)).permutation(size)][:count]

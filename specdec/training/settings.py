@@ -7,6 +7,8 @@ from typing import Any, Literal, get_args
 import torch
 
 from specdec.errors import SpecdecError
+from specdec.training.encode import LossOn, Reading
+from specdec.training.formats import Fields
 from specdec.training.losses import LOSSES
 from specdec.training.optim import DEFAULT_LR, OptimizerName, ScheduleName
 
@@ -14,7 +16,7 @@ Init = Literal["last-layer", "random"]
 Labels = Literal["text", "target"]
 
 # What may differ between a run and its resumption without changing the result.
-_FREE = ("output", "eval_every", "save_every")
+_FREE = ("output", "eval_every", "save_every", "cache_hidden")
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Settings:
 
     batch_tokens, seq_len in tokens; warmup as a share of the run; eval_every and save_every in steps and minutes.
     labels, for the loss `ce` alone: the text's own tokens, or tokens sampled from the target.
+    text_field, messages_field, chat_template, loss_on: see encode.Reading. cache_hidden: folder of the target's states.
     """
 
     model: Path
@@ -49,6 +52,11 @@ class Settings:
     eval_windows: int = 64
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     device: str = "cpu"
+    text_field: str | None = None
+    messages_field: str | None = None
+    chat_template: Path | None = None
+    loss_on: LossOn = "all"
+    cache_hidden: Path | None = None
 
     def __post_init__(self) -> None:
         self._one_of("loss", tuple(LOSSES))
@@ -56,6 +64,7 @@ class Settings:
         self._one_of("schedule", get_args(ScheduleName))
         self._one_of("init", get_args(Init))
         self._one_of("labels", get_args(Labels))
+        self._one_of("loss_on", get_args(LossOn))
         self._one_of("dtype", ("bfloat16", "float32"))
         self._one_of("device", ("cpu", "cuda"))
         if self.device == "cuda" and not torch.cuda.is_available():
@@ -82,6 +91,10 @@ class Settings:
     def rate(self) -> float:
         return self.lr if self.lr is not None else DEFAULT_LR[self.optimizer]
 
+    def reading(self, vocab_size: int | None = None) -> Reading:
+        """How the data is read; vocab_size of the target."""
+        return Reading(Fields(self.text_field, self.messages_field), self.chat_template, self.loss_on, vocab_size)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON and for the training state."""
         return {k: _plain(v) for k, v in asdict(self).items()}
@@ -99,7 +112,7 @@ class Settings:
     def _one_of(self, name: str, names: tuple[str, ...]) -> None:
         value = getattr(self, name)
         if value not in names:
-            raise SpecdecError(f"--{name} {value!r} is unknown: use one of {', '.join(names)}")
+            raise SpecdecError(f"--{name.replace('_', '-')} {value!r} is unknown: use one of {', '.join(names)}")
 
     def _positive(self, name: str) -> None:
         value = getattr(self, name)

@@ -13,8 +13,9 @@ from specdec.evaluation.acceptance import Acceptance, measure_acceptance
 from specdec.heads.checkpoint import load_head
 from specdec.heads.config import HeadConfig
 from specdec.heads.module import MTPHead, init_from_target, init_random
+from specdec.training.batches import Batches, held_out_windows
 from specdec.training.chain import run_chains
-from specdec.training.data import Batches, TokenStream, Windows, held_out_windows
+from specdec.training.data import TokenStream, Windows
 from specdec.training.losses import LOSSES, acceptance
 from specdec.training.optim import make_optimizers, rate_factor, set_rate
 from specdec.training.settings import Settings
@@ -47,12 +48,14 @@ class Trainer:
             raise SpecdecError(
                 f"--seq-len {settings.seq_len} is too long: the target knows at most {longest} positions"
             )
-        self.batches = Batches(train, settings.rows, settings.seq_len, settings.seed)
+        self.batches = Batches(
+            train, settings.rows, settings.seq_len, settings.seed, overlap=settings.num_steps_ahead + 1
+        )
         self.held_out = held_out_windows(held_out, settings.rows, settings.seq_len, settings.eval_windows)
         self.hidden = hidden or (lambda step, windows: target.hidden(windows))
         self.total = settings.steps
         if settings.steps is None and settings.minutes is None:
-            self.total = max(1, self.batches.per_epoch // settings.rows)
+            self.total = -(-self.batches.per_epoch // settings.rows)
         self.head = self._initial_head().to(target.device)
         self.optimizers = make_optimizers(self.head, settings.optimizer, settings.rate)
         self.autocast = settings.dtype == "bfloat16"
@@ -81,7 +84,10 @@ class Trainer:
         windows = self.batches[self.step_number]
         set_rate(self.optimizers, rate_factor(self.progress, self.settings.schedule, self.settings.warmup))
         hidden = self.hidden(self.step_number, windows)
-        chains = run_chains(self.head, self.target, windows, hidden, self.settings.num_steps_ahead, self.autocast)
+        labelled = self.settings.loss == "ce" and self.settings.labels == "text"
+        chains = run_chains(
+            self.head, self.target, windows, hidden, self.settings.num_steps_ahead, self.autocast, labelled
+        )
         temperature = self.settings.temperature
         draft, teacher = (x.float() / temperature for x in (chains.draft_logits, chains.target_logits))
         labels = chains.labels if self.settings.labels == "text" else self._sampled(teacher)

@@ -12,7 +12,8 @@ from specdec.errors import SpecdecError
 from specdec.evaluation.acceptance import Filters, measure_acceptance
 from specdec.heads import HeadConfig, MTPHead, save_head, unroll
 from specdec.heads.module import init_from_target
-from specdec.training.data import TokenStream, held_out_windows, read_documents, tokenize
+from specdec.training.batches import held_out_windows
+from specdec.training.data import TokenStream, load_documents
 from specdec.training.target import Target
 from tests.helpers.tiny_models import make_config, make_target, write_text
 
@@ -39,7 +40,7 @@ def test_figures_follow_their_definitions(folder):
     from specdec.heads import load_head
 
     target, head = Target(folder / "model", torch.float32), load_head(folder / "near")
-    ids = tokenize(target.tokenizer, read_documents([folder / "text"]))[0]
+    ids = load_documents(target.tokenizer, [folder / "text"])[0].ids[1:].tolist()
     windows = held_out_windows(TokenStream.pack([ids], 0), 1, 20, 1)
     got = measure_acceptance(head, target, windows, 2, Filters(temperature=0.7), autocast=False)
 

@@ -1,0 +1,63 @@
+"""Which windows a run sees: batches in an order fixed by the seed, and the held-out ones."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from specdec.errors import SpecdecError
+from specdec.training.data import TokenStream, Windows
+
+
+class Batches:
+    """Batch number `step` of shuffled windows, a pure function of (seed, step), so that a resumed run goes on exactly.
+
+    The windows are the same in every epoch, in a fresh order. Each begins `overlap` tokens before its predecessor's
+    end: with one more than the chain's steps, every anchor is whole in exactly one window (the last window is moved
+    back to end with the stream). Windows in which no token counts are left out.
+    """
+
+    def __init__(self, stream: TokenStream, rows: int, length: int, seed: int, overlap: int = 0) -> None:
+        if len(stream) < length:
+            raise SpecdecError(
+                f"the data has {len(stream)} tokens, fewer than one window of {length}: add text or lower --seq-len"
+            )
+        self.stream, self.rows, self.length, self.seed, self.overlap = stream, rows, length, seed, overlap
+        self.offsets = self._grid()
+        self.per_epoch = len(self.offsets)
+
+    def _grid(self) -> Tensor:
+        last, stride = len(self.stream) - self.length, self.length - self.overlap
+        offsets = torch.arange(0, last + stride, stride).clamp(max=last).unique()
+        if self.stream.counted is None:
+            return offsets
+        before = torch.nn.functional.pad(self.stream.counted.long().cumsum(0), (1, 0))
+        offsets = offsets[before[offsets + self.length] > before[offsets]]
+        if not len(offsets):
+            raise SpecdecError(
+                "no token of the data counts in the loss: give chats in which the assistant speaks, or --loss-on all"
+            )
+        return offsets
+
+    def __getitem__(self, step: int) -> Windows:
+        return self.windows(self.numbers(step))
+
+    def numbers(self, step: int) -> Tensor:
+        """Which of the windows 0..per_epoch-1 make up batch `step`, int64 [rows]."""
+        return torch.tensor([self._number(n) for n in range(step * self.rows, (step + 1) * self.rows)])
+
+    def windows(self, numbers: Tensor) -> Windows:
+        return self.stream.windows(self.offsets[numbers], self.length)
+
+    def _number(self, place: int) -> int:
+        epoch, index = divmod(place, self.per_epoch)
+        if getattr(self, "_cached", (None,))[0] != epoch:
+            self._cached = (epoch, np.random.default_rng((self.seed, epoch)).permutation(self.per_epoch))
+        return int(self._cached[1][index])
+
+
+def held_out_windows(stream: TokenStream, rows: int, length: int, count: int) -> list[Windows]:
+    """`count` windows evenly spread over the stream, `rows` at a time; fewer where the stream is shorter than that."""
+    length = min(length, len(stream))
+    count = max(1, min(count, len(stream) // length))
+    offsets = torch.linspace(0, len(stream) - length, count).long()
+    return [stream.windows(part, length) for part in offsets.split(rows)]
