@@ -32,7 +32,7 @@ def main() -> None:
         for ids in job["prompts"]:
             for _ in range(job.get("repeat", 1)):
                 prompts.append({"prompt_token_ids": ids})
-                params.append(SamplingParams(**_typed(job["params"])))
+                params.append(SamplingParams(**typed(job["params"])))
                 owner.append(number)
     outputs = llm.generate(prompts, params, use_tqdm=False)
     results: list[list[dict]] = [[] for _ in call["jobs"]]
@@ -43,15 +43,15 @@ def main() -> None:
                     "token_ids": list(completion.token_ids),
                     "text": completion.text,
                     "finish_reason": completion.finish_reason,
-                    "logprobs": _logprobs(completion.logprobs),
+                    "logprobs": logprobs_of(completion.logprobs),
                 }
             )
     metrics = {m.name: getattr(m, "value", getattr(m, "values", None)) for m in llm.get_metrics()}
-    found = {"results": results, "metrics": metrics, "specdec": _own_metrics(), "classes": _classes(llm)}
+    found = {"results": results, "metrics": metrics, "specdec": own_metrics(), "classes": _classes(llm)}
     Path(call["output"]).write_text(json.dumps(found))
 
 
-def _typed(params: dict) -> dict:
+def typed(params: dict) -> dict:
     from vllm.sampling_params import StructuredOutputsParams
 
     typed = dict(params)
@@ -76,13 +76,13 @@ def _classes(llm: Any) -> dict[str, str]:
     }
 
 
-def _logprobs(rows: list | None) -> list | None:
+def logprobs_of(rows: list | None) -> list | None:
     if rows is None:
         return None
     return [{str(token): value.logprob for token, value in row.items()} for row in rows]
 
 
-def _own_metrics() -> dict[str, float]:
+def own_metrics() -> dict[str, float]:
     """Every specdec_ sample of this process's registry, as /metrics would show it: name{position} -> value."""
     from prometheus_client import REGISTRY
 

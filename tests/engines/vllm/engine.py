@@ -12,6 +12,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[3]
 MODEL = ROOT / "examples" / "tiny-lm" / "model"
 HEAD = ROOT / "examples" / "tiny-lm" / "head"
+CHILD = Path(__file__).with_name("child.py")
 
 # float32: one and the same distribution whatever the batch's shape, so that comparisons are sharp.
 BASE: dict[str, Any] = {
@@ -59,10 +60,14 @@ class Outcome:
 
 def run_child(engine: dict[str, Any], jobs: list[dict[str, Any]], fault: str | None = None, **env: str) -> Outcome:
     """Run the jobs in a real engine in its own process; fails the test with the child's last lines if it dies."""
+    return ask_child({"engine": {**BASE, **engine}, "jobs": jobs, "fault": fault}, **env)
+
+
+def ask_child(call: dict[str, Any], child: Path = CHILD, **env: str) -> Outcome:
+    """What the script `child` answers to a call, to which the place for its answer is added."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "out.json"
-        call = {"engine": {**BASE, **engine}, "jobs": jobs, "fault": fault, "output": str(path)}
-        done = _start(call, env)
+        done = _start({**call, "output": str(path)}, env, child)
         assert done.returncode == 0, f"the engine failed:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
         return Outcome(**json.loads(path.read_text()))
 
@@ -75,8 +80,7 @@ def fail_child(engine: dict[str, Any], fault: str | None = None, **env: str) -> 
     return done.stderr
 
 
-def _start(call: dict[str, Any], env: dict[str, str]) -> subprocess.CompletedProcess:
-    child = Path(__file__).with_name("child.py")
+def _start(call: dict[str, Any], env: dict[str, str], child: Path = CHILD) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, str(child)],
         input=json.dumps(call),

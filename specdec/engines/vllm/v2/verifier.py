@@ -93,7 +93,7 @@ class Verifier:
             rows, grammar = self._rows.find(slots, local - 1, begins), self._slots.has_grammar[slots]
             draft.logits, draft.row_stats = self._rows.flat_logits, self._rows.flat_stats
             draft.rows = rows.masked_fill(grammar, -1)
-            lost = ((rows < 0) & ~grammar).sum() if self._reports else None
+            lost = ((rows < 0) & ~grammar & (token_ids >= 0)).sum() if self._reports else None
         out = verify(logits, draft, sampling, method=self._method, backend=self._backend, on_bad_row="repair")
         if self._reports:
             self.figures = Figures.of(batch.req_ids, step.layout.counts, out, lost)

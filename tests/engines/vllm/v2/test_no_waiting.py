@@ -1,0 +1,137 @@
+"""No step waits for the device: everything runs on tensors without data, from which nothing can be read.
+
+torch's meta device knows shapes and dtypes alone, and raises where a value is asked for (item, tolist, a copy to the
+host, an index by mask). The kernels of a GPU backend are left out; what leads to them and away from them is all there.
+"""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("vllm")
+
+from vllm import SamplingParams
+from vllm.v1.worker.cpu.buffer_utils import UvaBuffer
+from vllm.v1.worker.gpu import buffer_utils
+from vllm.v1.worker.gpu.sample.sampler import Sampler
+from vllm.v1.worker.gpu.states import RequestState
+
+from specdec.engines.vllm.requests import Admissions
+from specdec.engines.vllm.v2.drafter import Drafter
+from specdec.engines.vllm.v2.rows import DraftRows
+from specdec.engines.vllm.v2.slots import SlotTable
+from specdec.engines.vllm.v2.verifier import Verifier
+from specdec.sampling import SamplingBatch
+from specdec.verify import Draft, VerifyOutput
+from specdec.verify.backends import BACKENDS, OnBadRow
+from specdec.verify.device_step import begin, end
+
+META = torch.device("meta")
+SLOTS, N, V = 8, 3, 50
+
+
+class WithoutKernels:
+    """A GPU backend's frame."""
+
+    def available(self) -> bool:
+        return False
+
+    def accepts(self, device: torch.device) -> bool:
+        return device.type == "meta"
+
+    def verify_token(
+        self, target: Tensor, draft: Draft, sampling: SamplingBatch, counts: list[int], exact: bool, bad: OnBadRow
+    ) -> VerifyOutput:
+        return end(begin(target, draft, sampling, counts, exact, bad), bad)
+
+    verify_block = verify_token
+
+    def sample_draft(self, logits: Tensor, sampling: SamplingBatch, step: int, bad: OnBadRow) -> tuple[Tensor, Tensor]:
+        rows = len(logits)
+        return logits.new_empty(rows, dtype=torch.int32), logits.new_empty(rows, 4, dtype=torch.float64)
+
+
+BACKENDS.register("without-kernels", WithoutKernels)
+
+
+def meta(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device=META)
+
+
+@pytest.fixture
+def states(monkeypatch: pytest.MonkeyPatch) -> RequestState:
+    """vLLM's own; its buffers in mapped host memory are host memory here, as in its CPU runner."""
+    monkeypatch.setattr(buffer_utils, "UvaBuffer", UvaBuffer)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    states = RequestState(SLOTS, 64, 512, N, V, META)
+    states.prefill_len.gpu = meta(SLOTS, dtype=torch.int32)
+    return states
+
+
+def step_of(counts: list[int]) -> SimpleNamespace:
+    """The part of InputBatch that is read."""
+    rows = sum(counts) + len(counts)
+    return SimpleNamespace(
+        req_ids=[str(i) for i in range(len(counts))],
+        num_reqs=len(counts),
+        num_draft_tokens_per_req=np.asarray(counts) if sum(counts) else None,
+        idx_mapping=meta(len(counts)),
+        idx_mapping_np=np.arange(len(counts)),
+        expanded_idx_mapping=meta(rows),
+        expanded_local_pos=meta(rows, dtype=torch.int32),
+        seq_lens=meta(len(counts), dtype=torch.int32),
+        seq_lens_cpu_upper_bound=torch.zeros(len(counts), dtype=torch.int32),
+        input_ids=meta(64, dtype=torch.int32),
+        positions=meta(64),
+        logits_indices=meta(rows),
+        cu_num_logits=meta(len(counts) + 1, dtype=torch.int32),
+        cu_num_logits_np=np.concatenate([[0], np.cumsum(np.asarray(counts) + 1)]),
+    )
+
+
+def verifier(states: RequestState, backend: str, method: str = "token") -> Verifier:
+    slots = SlotTable(Admissions(0, V), SLOTS, META)
+    rows = DraftRows(SLOTS, N, V, torch.bfloat16, META)
+    sampler = Sampler(SimpleNamespace(reasoning_config=None), SLOTS, V, META, states)
+    settings: Any = SimpleNamespace(method=method, backend=backend)
+    made = Verifier(sampler, slots, rows, settings, reports=False)
+    for slot in range(4):
+        made.add_request(slot, SamplingParams(temperature=0.7, top_k=5, seed=slot or None))
+    made.apply_staged_writes()
+    return made
+
+
+@pytest.mark.parametrize("method", ["token", "block"])
+@pytest.mark.parametrize("counts", [[3, 3, 3], [2, 0, 3, 1], [0, 0]])
+def test_a_verify_step(counts: list[int], method: str, states: RequestState) -> None:
+    batch = step_of(counts)
+    rows = sum(counts) + len(counts)
+    invalid = meta(rows, dtype=torch.bool)
+    logits = meta(rows, V, dtype=torch.bfloat16)
+    out = verifier(states, "without-kernels", method)(logits, batch, None, invalid)
+    assert out.sampled_token_ids.shape == (len(counts), max(counts) + 1)
+    assert out.num_sampled.shape == out.num_rejected.shape == (len(counts),)
+
+
+def test_drawing_drafts() -> None:
+    class Speculator:
+        def sample_draft(self, hidden_states: Tensor, sample_src_positions: Tensor) -> Tensor:
+            raise AssertionError("the drafter stands in its place")
+
+        def compute_draft_logits(self, hidden_states: Tensor, step: int) -> Tensor:
+            return meta(len(hidden_states), V, dtype=torch.bfloat16)
+
+    slots, rows = SlotTable(Admissions(0, V), SLOTS, META), DraftRows(SLOTS, N, V, torch.bfloat16, META)
+    drafter = Drafter(Speculator(), slots, rows, "without-kernels")
+    ids = drafter.sample(meta(5, 16), meta(5), meta(5), meta(SLOTS), meta(SLOTS), meta(), rows.logits)
+    assert ids.shape == (5,) and ids.dtype == torch.int64
+
+
+def test_reading_a_value_would_show(states: RequestState) -> None:
+    """The reference backend looks at values as it goes."""
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        verifier(states, "reference")(meta(8, V, dtype=torch.bfloat16), step_of([3, 3]))
