@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from specdec.commands.data_options import DATA, ChatTemplate, MessagesField, TextField
 
@@ -110,7 +110,30 @@ def _make_trainer(settings: Any) -> Any:
             lambda documents, tokens: status.update(f"reading data: {documents:,} documents, {tokens:,} tokens"),
         )  # fmt: skip
     console.print(f"{len(stream):,} training tokens, {len(held_out):,} held out", highlight=False)
-    return Trainer(settings, target, stream, held_out)
+    trainer = Trainer(settings, target, stream, held_out)
+    if settings.cache_hidden is not None:
+        trainer.hidden = _cached_states(settings, trainer)
+    return trainer
+
+
+def _cached_states(settings: Any, trainer: Any) -> Any:
+    """Fills the cache under a progress bar (a terminal) or with a line for each tenth (a log)."""
+    from specdec.training.hidden_cache import HiddenCache
+
+    cache = HiddenCache(settings.cache_hidden, trainer.target, trainer.batches, settings.model)
+    console.print(str(cache), highlight=False, soft_wrap=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
+        task, tenths = bar.add_task("hidden states (windows)"), set[int]()
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+            if not console.is_terminal and 10 * done // total not in tenths:
+                tenths.add(10 * done // total)
+                console.print(f"hidden states: {done:,} of {total:,} windows", highlight=False, soft_wrap=True)
+
+        cache.fill(lambda line: console.print(line, highlight=False, soft_wrap=True), progress)
+    return cache.hidden
 
 
 def _with_progress(trainer: Any) -> dict[str, Any]:
