@@ -17,7 +17,7 @@
 
 namespace specdec::cuda {
 
-constexpr int kThreads = 512;        // of a block
+constexpr int kThreads = 384;        // of a block: two blocks on a multiprocessor leave 80 registers to a thread
 constexpr int kListCapacity = 2048;  // tokens that a block looks at one by one in a threshold search
 constexpr unsigned kAllLanes = 0xffffffffu;
 

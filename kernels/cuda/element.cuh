@@ -4,6 +4,8 @@
 // the floats are. What a 16-bit type widens to leaves the lowest bits of a float zero; a key goes without them.
 #pragma once
 
+#include <cstring>
+
 #include "cuda/api.h"
 #include "cuda/device.cuh"
 
@@ -79,7 +81,10 @@ SPECDEC_DEVICE Octet<E> load_octet(const typename E::Raw* row, int64_t vocab, in
   const typename E::Raw* at = row + id;
   if (id >= 0 && id + kOctet <= vocab && reinterpret_cast<uintptr_t>(at) % 16 == 0) {
     constexpr int kVectors = sizeof out / 16;
-    for (int i = 0; i < kVectors; ++i) reinterpret_cast<Bits128*>(out.raw)[i] = load_128(at + i * kOctet / kVectors);
+    for (int i = 0; i < kVectors; ++i) {
+      const Bits128 vector = load_128(at + i * kOctet / kVectors);
+      memcpy(out.raw + i * kOctet / kVectors, &vector, sizeof vector);
+    }
   } else {
     for (int i = 0; i < kOctet; ++i) out.raw[i] = id + i >= 0 && id + i < vocab ? at[i] : E::kMinusInf;
   }

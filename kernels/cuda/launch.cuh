@@ -31,8 +31,9 @@ struct Plan {
     const int64_t cache = may_cache ? element_bytes : 0;
     if (device.clusters && limits.team > 0) team = limits.team;
     while (limits.team == 0 && team < most_team &&
-           (bytes_of(cache) > comfortable || 2 * team * rows <= device.multiprocessors))
+           (bytes_of(cache) > comfortable || 2 * team * rows <= device.multiprocessors)) {
       team *= 2;
+    }
     cached = may_cache && bytes_of(cache) <= room;
     bytes = bytes_of(cached ? cache : 0);
     tiles = static_cast<int>(tiles_of());

@@ -25,6 +25,23 @@ SPECDEC_DEVICE double probability_of(const VerifyTask& task, const Prepared& tar
   return target.p.probability(logit_at<E>(task.target, row, token, target.p.repair));
 }
 
+SPECDEC_DEVICE void emit(const VerifyTask& task, int64_t request, int64_t j, int64_t token) {
+  if (token >= 0 && lane_index() == 0) task.tokens[request * task.width + j] = static_cast<int32_t>(token);
+}
+
+// What one thread says of a row: whether its draft is accepted, and how likely that was.
+SPECDEC_DEVICE void decide(const VerifyTask& task, const Scratch& scratch, const RequestRows& rows, int64_t j,
+                           const DraftToken& draft, double p, bool accepts) {
+  const int64_t i = rows.first_draft() + j;
+  scratch.accepts[i] = accepts;
+  task.probability[i] = static_cast<float>(clipped_ratio(p, draft.probability));
+  if (accepts) {
+    task.tokens[rows.request * task.width + j] = static_cast<int32_t>(draft.token);
+  } else {
+    atomic_or(scratch.rejected + rows.request, rejection_bit(j));
+  }
+}
+
 template <typename E>
 SPECDEC_KERNEL(kThreads, 2)
 target_rows(const VerifyTask task, const Scratch scratch, bool by_block, int tiles, bool cached) {
@@ -32,47 +49,39 @@ target_rows(const VerifyTask task, const Scratch scratch, bool by_block, int til
   Team team(space.control);
   const int64_t r = block_index() / team.size();
   const RequestRows rows(task, task.row_request[r]);
-  const int64_t b = rows.request, j = r - rows.first_row, i = r - b;  // i: the draft, unless j is the bonus row
+  const int64_t b = rows.request, j = r - rows.first_row;
   Row<E> row(task.target, r, task.vocab, team, space.cache);
   Prepared target = prepare(team, row, space, task.sampling, b);
   if (target.p.repair != kWhole && team.is_leader()) {
     atomic_min(reinterpret_cast<uint32_t*>(task.bad_row + b), static_cast<uint32_t>(r));  // -1 is the largest
   }
-  uint32_t* rejected = scratch.rejected + b;
-  int32_t* out = task.tokens + b * task.width + j;
+  const uint32_t* rejected = scratch.rejected + b;
   if (j == rows.drafts) {
     if (!rejected_before(team, rejected, j)) {
-      const int64_t token = draw_token(team, row, space, target, uniform(task.sampling, b, j, kBonus));
-      if (token >= 0 && lane_index() == 0) *out = static_cast<int32_t>(token);
+      emit(task, b, j, draw_token(team, row, space, target, uniform(task.sampling, b, j, kBonus)));
     }
     team.leave();
     return;
   }
-  const DraftToken draft = load_draft(task, scratch, i, b);
+  const DraftToken draft = load_draft(task, scratch, rows.first_draft() + j, b);
   target.p.at_token = draft.kind == kNothing ? 0 : probability_of<E>(task, target, r, draft.token);
-  const bool block_rule = by_block && goes_by_block(task, scratch, rows);
-  const bool accepts = uniform(task.sampling, b, j, kAccept) * draft.probability < target.p.at_token;
-  if (team.is_leader()) {
-    if (by_block) scratch.target[r] = target.p;
-    if (!block_rule) {
-      scratch.accepts[i] = accepts;
-      task.probability[i] = static_cast<float>(clipped_ratio(target.p.at_token, draft.probability));
-      if (accepts) *out = static_cast<int32_t>(draft.token);
-      if (!accepts) atomic_or(rejected, rejection_bit(j));
-    }
-  }
+  if (by_block && team.is_leader()) scratch.target[r] = target.p;
   const WeighResidual residual = {task, target.p, draft, 1};
   if (task.alpha != nullptr) {
-    // sum of min(p, q) = 1 - sum of max(p - q, 0)
     double alpha = target.p.at_token;
+    // sum of min(p, q) = 1 - sum of max(p - q, 0)
     if (draft.kind == kRow) alpha = 1 - sum_tiles(team, row, space.tile_max, target.p.from, space.tile_sum, residual);
-    if (team.is_leader()) task.alpha[i] = static_cast<float>(alpha);
+    if (team.is_leader()) task.alpha[rows.first_draft() + j] = static_cast<float>(alpha);
   }
-  if (!block_rule && !accepts && !rejected_before(team, rejected, j)) {
-    const double u = uniform(task.sampling, b, j, kRecover);
-    const int64_t token = target.greedy ? draw_token(team, row, space, target, u)
-                                        : recover(team, row, space.tile_max, space.tile_sum, residual, u);
-    if (token >= 0 && lane_index() == 0) *out = static_cast<int32_t>(token);
+  if (!by_block || !goes_by_block(task, scratch, rows)) {
+    const bool accepts = uniform(task.sampling, b, j, kAccept) * draft.probability < target.p.at_token;
+    if (team.is_leader()) decide(task, scratch, rows, j, draft, target.p.at_token, accepts);
+    if (!accepts && !rejected_before(team, rejected, j)) {
+      const double u = uniform(task.sampling, b, j, kRecover);
+      emit(task, b, j,
+           target.greedy ? draw_token(team, row, space, target, u)
+                         : recover(team, row, space.tile_max, space.tile_sum, residual, u));
+    }
   }
   team.leave();
 }

@@ -6,12 +6,10 @@
 //    less than (1 - p) Z together, and cannot be kept by their mass.
 // 2. The tokens from the bound on, most often few, are listed in shared memory. A block whose list overflows looks
 //    through its slice instead.
-// 3. Radix descent over the keys of these, from the largest down: 256 bins over the range of keys left, then the bins
-//    of the bin in which the rank k or the mass p Z is passed, until a bin holds one key (one step for bfloat16 as a
-//    rule, three or four for float32). Masses are integers, in units of 2^-44 of the largest weight for 200,000 tokens:
-//    their sums do not depend on the order of the additions.
+// 3. A radix descent over the keys of these (descent.cuh).
 #pragma once
 
+#include "cuda/descent.cuh"
 #include "cuda/survey.cuh"
 
 namespace specdec::cuda {
@@ -33,9 +31,12 @@ class ThresholdSearch {
  public:
   SPECDEC_DEVICE ThresholdSearch(Team& team, const Row<E>& row, const Workspace& space, const Survey& seen,
                                  const Filters& filters)
-      : team_(team), row_(row), space_(space), seen_(seen), filters_(filters) {
-    one_ = static_cast<double>(Count(1) << (30 + leading_zeros(static_cast<uint32_t>(row.vocab()))));
-  }
+      : team_(team),
+        row_(row),
+        space_(space),
+        seen_(seen),
+        filters_(filters),
+        descent_(team, row.vocab(), seen.max, filters.inv_t) {}
 
   // -inf where nothing is filtered. `mass(from)`: the sum of the weights of all tokens from that logit on.
   template <typename Mass>
@@ -48,12 +49,6 @@ class ThresholdSearch {
   }
 
  private:
-  // Of what a descent looks at: the rank or mass to reach. As a share: of all that the first step finds.
-  struct Budget {
-    double amount;
-    bool by_mass, is_share;
-  };
-
   SPECDEC_DEVICE Control& control() const { return team_.control(); }
   SPECDEC_DEVICE uint32_t key_of_max() const { return key_of<E>(seen_.max); }
   SPECDEC_DEVICE static uint32_t larger(uint32_t a, uint32_t b) { return a > b ? a : b; }
@@ -69,7 +64,7 @@ class ThresholdSearch {
   }
 
   SPECDEC_DEVICE double top_p(double floor, double mass) {
-    const Budget budget = {filters_.top_p * mass * one_, true, false};
+    const Budget budget = {descent_.units(filters_.top_p * mass), true, false};
     const double light = (1 - filters_.top_p) * mass / static_cast<double>(row_.vocab());
     // Half of it leaves room for rounding.
     const double heavy = fmax(floor, seen_.max + filters_.temperature * log(light / 2));
@@ -93,7 +88,7 @@ class ThresholdSearch {
     const auto visit = [&](uint32_t from, auto add) {
       if (mine >= from) add(mine);
     };
-    return step(low, high, above, budget, visit) ? low : 0;
+    return descent_.step(low, high, above, budget, visit) ? low : 0;
   }
 
   SPECDEC_DEVICE void list_from(uint32_t from) {
@@ -137,69 +132,9 @@ class ThresholdSearch {
       }
     };
     do {
-      if (!step(low, high, above, budget, visit)) return otherwise;
+      if (!descent_.step(low, high, above, budget, visit)) return otherwise;
     } while (low < high);
     return logit_of<E>(low);
-  }
-
-  // One step of the descent: narrows [low, high] to the bin in which the budget is passed. False where none is.
-  // visit(from, add): add(key) for the thread's own tokens, at least for those of keys >= from.
-  template <typename Visit>
-  SPECDEC_DEVICE bool step(uint32_t& low, uint32_t& high, Count& above, Budget& budget, const Visit& visit) {
-    const int width = 32 - leading_zeros(high - low);
-    const int shift = width > 8 ? width - 8 : 0;
-    for (int bin = thread_index(); bin < kBins; bin += kThreads) control().histogram[bin] = 0;
-    block_sync();
-    visit(low, [&](uint32_t key) {
-      if (key <= high) atomic_add(&control().histogram[(key - low) >> shift], budget.by_mass ? units(key) : Count(1));
-    });
-    team_sync();
-    for (int bin = thread_index(); bin < kBins; bin += kThreads) {
-      Count sum = 0;
-      for (int r = 0; r < team_.size(); ++r) sum += of_rank(&control(), r)->histogram[bin];
-      control().team_histogram[bin] = sum;
-    }
-    block_sync();
-    if (warp_index() == 0) find_crossing(above, budget);
-    team_sync();
-    if (budget.is_share) {
-      budget.amount *= static_cast<double>(control().total);
-      budget.is_share = false;
-    }
-    const Crossing found = control().crossing;
-    if (found.bin < 0) return false;
-    above = found.above;
-    low += static_cast<uint32_t>(found.bin) << shift;
-    const uint32_t last = low + ((1u << shift) - 1);
-    high = last < high ? last : high;
-    return true;
-  }
-
-  SPECDEC_DEVICE Count units(uint32_t key) const {
-    return static_cast<Count>(exp((static_cast<double>(logit_of<E>(key)) - seen_.max) * filters_.inv_t) * one_);
-  }
-
-  // For one warp; lane 0 has the highest bins.
-  SPECDEC_DEVICE void find_crossing(Count above, const Budget& budget) {
-    constexpr int kEach = kBins / 32;
-    const int top = kBins - 1 - kEach * lane_index();
-    Count mine = 0;
-    for (int i = 0; i < kEach; ++i) mine += control().team_histogram[top - i];
-    const Count through = warp_scan(mine), total = shuffle(through, 31);
-    const double amount = budget.is_share ? budget.amount * static_cast<double>(total) : budget.amount;
-    const unsigned hits = ballot(mine > 0 && static_cast<double>(above + through) >= amount);
-    if (lane_index() == 0) {
-      control().total = total;
-      if (hits == 0) control().crossing.bin = -1;
-    }
-    if (hits == 0 || lane_index() != lowest_bit(hits)) return;
-    Crossing found = {top, above + through - mine};
-    for (; found.bin > top - kEach + 1; --found.bin) {
-      const Count weight = control().team_histogram[found.bin];
-      if (weight > 0 && static_cast<double>(found.above + weight) >= amount) break;
-      found.above += weight;
-    }
-    control().crossing = found;
   }
 
   Team& team_;
@@ -207,7 +142,7 @@ class ThresholdSearch {
   const Workspace& space_;
   const Survey& seen_;
   const Filters& filters_;
-  double one_;  // the units of a token of weight 1: V of them do not overflow
+  Descent<E> descent_;
 };
 
 }  // namespace specdec::cuda

@@ -1,4 +1,4 @@
-"""A verify step as the GPU backends hand it to their kernels: all of it on the device, and nothing that waits for it."""
+"""A verify step as GPU backends hand it to their kernels: all of it on the device, and nothing that waits for it."""
 
 from dataclasses import dataclass
 

@@ -1,0 +1,181 @@
+"""The CUDA kernels against the reference, split over blocks in every way, on the host and on a GPU where there is one.
+
+Tolerance: both work in float64, and differ by rounding alone. Design bound: other tokens in at most 0.05 % of requests.
+"""
+
+import functools
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from specdec.sampling import SamplingBatch
+from specdec.verify import Draft, VerifyOutput, reference
+from tests.helpers.cases import Case, random_case
+from tests.kernels.cuda.subject import Subject
+from tests.verify.test_backends_agree import damaged
+
+METHODS = ["token", "block"]
+KINDS = ["stats", "logits", "one-hot"]
+DTYPES = [torch.bfloat16, torch.float16, torch.float32]
+CLOSE = {"atol": 1e-6, "rtol": 1e-6}
+
+
+def run(backend: object, case: Case, method: str, expected_acceptance: bool = True) -> VerifyOutput:
+    function: Callable[..., VerifyOutput] = getattr(backend, f"verify_{method}")
+    return function(case.target, case.draft, case.sampling, case.draft.counts(), expected_acceptance, "raise")
+
+
+@functools.cache  # the reference is slow, and the same for all ways to split a row
+def known_case(
+    method: str, seed: int, vocab: int, batch: int, dtype: torch.dtype, kind: str
+) -> tuple[Case, VerifyOutput]:
+    case = random_case(seed, vocab, batch, dtype, kind)
+    return case, run(reference, case, method)
+
+
+def check(subject: Subject, case: Case, method: str, known: VerifyOutput | None = None) -> None:
+    """The same tokens, and everything that is not a draw closely."""
+    known = known or run(reference, case, method)
+    out = run(subject, case, method)
+    assert torch.equal(out.token_ids, known.token_ids)
+    assert torch.equal(out.num_accepted, known.num_accepted)
+    torch.testing.assert_close(out.expected_acceptance, known.expected_acceptance, **CLOSE)
+    torch.testing.assert_close(out.acceptance_probability, known.acceptance_probability, **CLOSE, equal_nan=True)
+    assert torch.equal(out.token_ids, run(subject, case, method, expected_acceptance=False).token_ids)
+
+
+def check_samples(subject: Subject, logits: torch.Tensor, sampling: SamplingBatch) -> None:
+    tokens, stats = subject.sample_draft(logits, sampling, 2, "raise")
+    known_tokens, known_stats = reference.sample_draft(logits, sampling, 2, "raise")
+    assert torch.equal(tokens, known_tokens)
+    torch.testing.assert_close(stats, known_stats, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", METHODS)
+def test_mixed_batches(subject: Subject, method: str, kind: str, dtype: torch.dtype):
+    for seed, (vocab, batch) in enumerate([(7, 30), (1023, 8), (1025, 4), (4099, 3)]):
+        case, known = known_case(method, seed, vocab, batch, dtype, kind)
+        check(subject, case, method, known)
+
+
+@pytest.mark.parametrize("kind", ["stats", "logits"])
+@pytest.mark.parametrize(("vocab", "dtype"), [(32_001, torch.float32), (151_936, torch.bfloat16)])
+def test_large_vocabularies(subject: Subject, vocab: int, dtype: torch.dtype, kind: str):
+    """Rounded logits bring thousands of ties; 32,001 puts rows at addresses that are not aligned."""
+    for method in METHODS:
+        case = random_case(3, vocab, 2, dtype, kind, counts=[2, 0])
+        check(subject, case, method)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.01, 30.0, 3000.0])
+def test_flat_and_saturated_rows(subject: Subject, scale: float):
+    """Flat rows: all tied, and too many for a list. Saturated: weights underflow, p - q is mostly rounding."""
+    for kind in KINDS:
+        case = random_case(5, 1500, 6, torch.float32, kind, scale=scale)
+        for method in METHODS:
+            check(subject, case, method)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.01, 1.0])
+@pytest.mark.parametrize("top_k", [0, 45, 400, 4000])
+def test_more_tokens_survive_than_a_list_holds(subject: Subject, scale: float, top_k: int):
+    """And k may be larger than the number of threads, whose maxima then say nothing."""
+    for top_p in (1.0, 0.3, 0.999):
+        sampling = SamplingBatch.uniform(2, top_k=top_k, top_p=top_p, seed=4)
+        case = random_case(6, 5011, 2, torch.float32, "logits", counts=[1, 0], sampling=sampling, scale=scale)
+        check(subject, case, "token")
+        check_samples(subject, case.target[:2], sampling)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 10**6),
+    vocab=st.integers(1, 40),
+    counts=st.lists(st.integers(0, 5), max_size=6),
+    kind=st.sampled_from(KINDS),
+    dtype=st.sampled_from(DTYPES),
+    damage=st.booleans(),
+)
+def test_any_shape(
+    subject: Subject,
+    method: str,
+    seed: int,
+    vocab: int,
+    counts: list[int],
+    kind: str,
+    dtype: torch.dtype,
+    damage: bool,
+):
+    case = random_case(seed, vocab, len(counts), dtype, kind, counts=counts)
+    check(subject, damaged(case, seed) if damage else case, method)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_drafts(subject: Subject, kind: str):
+    for seed, method in enumerate(METHODS):
+        case = damaged(random_case(seed, 600, 12, torch.float32, kind), seed)
+        check(subject, case, method)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_target_and_draft_of_different_types(subject: Subject, dtype: torch.dtype):
+    """A float32 head beside a bfloat16 target: their rows differ in how they are aligned too."""
+    for kind in ("stats", "logits"):
+        case = random_case(7, 1029, 5, dtype, kind)
+        for other in DTYPES:
+            target = case.target.to(other)
+            for method in METHODS:
+                check(subject, Case(target, case.draft, case.sampling), method)
+
+
+def test_more_drafts_than_bits_of_a_word(subject: Subject):
+    """Rows that reject mark themselves in 32 bits."""
+    case = random_case(8, 50, 3, counts=[40, 0, 33])
+    for method in METHODS:
+        check(subject, case, method)
+    certain = Case(case.target, Draft(case.draft.token_ids, [40, 0, 33]), case.sampling)
+    check(subject, certain, "token")
+
+
+def test_draft_rows_equal_to_the_target(subject: Subject):
+    """Residual masses of rounding errors alone, divided by one another."""
+    case = random_case(1, 600, 6, torch.float32, sampling=SamplingBatch.uniform(6, seed=1), counts=[3] * 6)
+    rows = case.target.view(6, 4, -1)[:, :3].flatten(0, 1)
+    each = case.sampling.rows(torch.arange(6).repeat_interleave(3))
+    each.position = torch.arange(18)
+    tokens, stats = reference.sample_draft(rows, each, 0, "raise")
+    for row_stats in (stats, None):
+        same = Case(case.target, Draft(tokens, [3] * 6, rows, row_stats), case.sampling)
+        for method in METHODS:
+            known = run(reference, same, method)
+            assert known.num_accepted.tolist() == [3] * 6
+            check(subject, same, method, known)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_sample_draft(subject: Subject, dtype: torch.dtype):
+    for seed, vocab in enumerate([1, 7, 129, 1024, 5003]):
+        case = random_case(seed, vocab, 12, dtype)
+        check_samples(subject, case.target[:12], case.sampling)
+
+
+def test_special_float16_values(subject: Subject):
+    """Subnormals, -0 and -inf."""
+    row = torch.tensor([[6e-8, 3e-5, -6e-8, 0.0, -0.0, -torch.inf, 65504.0 / 1e4, 1.0, -2.0]], dtype=torch.float16)
+    for k in range(10):
+        for target in (row, -row.nan_to_num(neginf=-5)):
+            check_samples(subject, target, SamplingBatch.uniform(1, top_k=k, top_p=0.9, seed=k))
+
+
+def test_numbers_at_the_ends_of_float32(subject: Subject):
+    """min-p thresholds between two floats, and logits that no 16-bit type holds."""
+    row = torch.tensor([[3.4e38, 3.3e38, -3.4e38, 1e-45, -1e-45, 0.0, -torch.inf]])
+    for min_p in (0.0, 1e-30, 0.5, 1.0):
+        for scale in (1.0, 1e-37):
+            check_samples(subject, row * scale, SamplingBatch.uniform(1, min_p=min_p, top_p=0.99, seed=1))
