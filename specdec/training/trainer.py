@@ -142,6 +142,11 @@ class Trainer:
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on from a saved state. Raises SpecdecError where it is another run's."""
         self.settings.check_same_run(state["settings"])
+        if state.get("data") != self.batches.stream.fingerprint:
+            raise SpecdecError(
+                f"the data has changed since the run in {self.settings.output} was started: restore it, or train into "
+                "another --output"
+            )
         self.head.load_state_dict(state["head"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
@@ -154,6 +159,7 @@ class Trainer:
             "step": self.step_number,
             "elapsed": self.elapsed,
             "settings": self.settings.as_dict(),
+            "data": self.batches.stream.fingerprint,
         }
         if not finished:
             state["head"] = self.head.state_dict()

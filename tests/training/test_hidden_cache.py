@@ -1,4 +1,4 @@
-"""A cache of hidden states: the same training from it, and each way in which it can be unfinished, broken or foreign."""
+"""A cache of hidden states: the same training from it, and each way to be unfinished, broken or foreign."""
 
 import fcntl
 import json
