@@ -102,11 +102,12 @@ def row_statistics(
         largest = tl.max(maxima)
         empty = largest == LOWEST_LOGIT
         bad = tl.where(empty, 1, bad)
+        largest = tl.where(empty, 0.0, largest)
         t = tl.load(temperature + request)
         is_point = t < GREEDY_BELOW
         if BAD_IS_POINT:
             is_point = is_point | (bad > 0)
-        threshold = tl.where(empty, 0.0, largest).to(tl.float64)
+        threshold = largest.to(tl.float64)
         mass = threshold * 0 + 1.0
         point = bad * 0 - 1
         if empty:
@@ -124,7 +125,7 @@ def row_statistics(
         token = tl.load(token_ids + draft, mask=drafted, other=-1).to(tl.int64)
         p = _probability(row, token, vocab, largest, t, threshold, mass, point)
         fact = facts + slot * NUM_FACTS
-        tl.store(fact + MAX, tl.where(empty, 0.0, largest).to(tl.float64))
+        tl.store(fact + MAX, largest.to(tl.float64))
         tl.store(fact + RATE, rate_of(t).to(tl.float64))
         tl.store(fact + LOWEST, float_from(threshold).to(tl.float64))
         tl.store(fact + FACTOR, 1.0 / mass)

@@ -188,7 +188,8 @@ def filtered(
     t = temperature.to(tl.float64)
     top = largest.to(tl.float64)
     tile_keys = key_of(maxima, SHIFT)
-    threshold = tl.where(min_p > 0, top + t * tl.log(min_p.to(tl.float64)), LOWEST_LOGIT)
+    threshold = top + t * tl.log(tl.where(min_p > 0, min_p, 1.0).to(tl.float64))
+    threshold = tl.where(min_p > 0, threshold, LOWEST_LOGIT)
     low = key_from(threshold, SHIFT)
     high = key_of(largest, SHIFT) + 1
     count = low * 0 + (CAPACITY + 1)

@@ -1,6 +1,6 @@
 """Compiles every kernel of kernels/triton/ for a GPU that need not be there; prints one line per binary.
 
-Run as a process of its own, without TRITON_INTERPRET: `python compile_all.py sm_90 sm_80`.
+Run as a process of its own, without TRITON_INTERPRET: `python compile_all.py sm_90 bf16`.
 """
 
 import itertools
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -15,7 +16,7 @@ from triton.compiler import ASTSource
 from specdec.kernels.triton import launches
 from specdec.verify.triton import _ROW_WARPS, _SHIFT, _TILE_WARPS, CAPACITY, GROUP, TILE
 
-NAMES = {"torch.bfloat16": "*bf16", "torch.float16": "*fp16", "torch.float32": "*fp32"}
+SHIFT = {"bf16": _SHIFT[torch.bfloat16], "fp16": _SHIFT[torch.float16], "fp32": _SHIFT[torch.float32]}
 INT32 = ("first_row", "request_of_row", "top_k", "group_bad", "tokens", "num_accepted", "bad_row", "bad")
 INT64 = ("draft_rows", "seed", "position", "token_ids")
 FLOAT64 = ("draft_stats", "tile_sum", "facts", "scratch", "tile_overlap", "stats")
@@ -63,13 +64,11 @@ def variants(logits: str, shift: int) -> Iterator[tuple[Any, dict[str, Any], int
         yield kernel, smallest | no_rows | {"BLOCK": block}, _TILE_WARPS
 
 
-def main(targets: list[str]) -> None:
-    for name in targets:
-        for dtype, shift in _SHIFT.items():
-            logits = NAMES[str(dtype)]
-            for kernel, constants, warps in variants(logits, shift):
-                compile_one(kernel, logits, GPUTarget("cuda", int(name.removeprefix("sm_")), 32), constants, warps)
+def main(target: str, dtype: str) -> None:
+    gpu = GPUTarget("cuda", int(target.removeprefix("sm_")), 32)
+    for kernel, constants, warps in variants(f"*{dtype}", SHIFT[dtype]):
+        compile_one(kernel, f"*{dtype}", gpu, constants, warps)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])
