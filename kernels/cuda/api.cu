@@ -38,11 +38,12 @@ struct ScratchLayout {
   }
 };
 
-const char* verify(const VerifyTask& task, bool by_block, Stream stream) {
+const char* verify(const VerifyTask& task, bool by_block, int32_t device, Stream stream) {
   if (task.requests == 0) return nullptr;
   const ScratchLayout layout(task.scratch, task.requests, task.drafts);
   const Scratch& scratch = layout.scratch;
-  const char* error = fill_zero(layout.zeroed, layout.zeroed_bytes, stream);
+  const char* error = use_device(device);
+  if (!error) error = fill_zero(layout.zeroed, layout.zeroed_bytes, stream);
   const bool find_q = task.drafts > 0 && task.draft.data != nullptr && task.draft_stats == nullptr;
   if (!error && find_q) error = launch_draft_rows(task, scratch, stream);
   if (!error) error = launch_target_rows(task, scratch, by_block, stream);
@@ -57,16 +58,17 @@ const char* verify(const VerifyTask& task, bool by_block, Stream stream) {
 
 using namespace specdec::cuda;
 
-const char* specdec_cuda_verify_token(const VerifyTask* task, void* stream) {
-  return verify(*task, false, static_cast<Stream>(stream));
+const char* specdec_cuda_verify_token(const VerifyTask* task, int32_t device, void* stream) {
+  return verify(*task, false, device, static_cast<Stream>(stream));
 }
 
-const char* specdec_cuda_verify_block(const VerifyTask* task, void* stream) {
-  return verify(*task, true, static_cast<Stream>(stream));
+const char* specdec_cuda_verify_block(const VerifyTask* task, int32_t device, void* stream) {
+  return verify(*task, true, device, static_cast<Stream>(stream));
 }
 
-const char* specdec_cuda_sample_draft(const SampleTask* task, void* stream) {
-  return launch_sample_draft(*task, static_cast<Stream>(stream));
+const char* specdec_cuda_sample_draft(const SampleTask* task, int32_t device, void* stream) {
+  const char* error = use_device(device);
+  return error ? error : launch_sample_draft(*task, static_cast<Stream>(stream));
 }
 
 int64_t specdec_cuda_scratch_bytes(int64_t requests, int64_t drafts) {

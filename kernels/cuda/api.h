@@ -58,12 +58,15 @@ struct SampleTask {
 
 }  // namespace specdec::cuda
 
-// Each returns null, or what CUDA says is wrong. `stream` is a cudaStream_t of the current device.
+// Each returns null, or what CUDA says is wrong. `stream` is a cudaStream_t of `device`.
 #define SPECDEC_EXPORT __attribute__((visibility("default")))
 extern "C" {
-SPECDEC_EXPORT const char* specdec_cuda_verify_token(const specdec::cuda::VerifyTask* task, void* stream);
-SPECDEC_EXPORT const char* specdec_cuda_verify_block(const specdec::cuda::VerifyTask* task, void* stream);
-SPECDEC_EXPORT const char* specdec_cuda_sample_draft(const specdec::cuda::SampleTask* task, void* stream);
+SPECDEC_EXPORT const char* specdec_cuda_verify_token(const specdec::cuda::VerifyTask* task, int32_t device,
+                                                     void* stream);
+SPECDEC_EXPORT const char* specdec_cuda_verify_block(const specdec::cuda::VerifyTask* task, int32_t device,
+                                                     void* stream);
+SPECDEC_EXPORT const char* specdec_cuda_sample_draft(const specdec::cuda::SampleTask* task, int32_t device,
+                                                     void* stream);
 SPECDEC_EXPORT int64_t specdec_cuda_scratch_bytes(int64_t requests, int64_t drafts);
 SPECDEC_EXPORT const char* specdec_cuda_architectures();  // that there is code for, as "sm_80 sm_90a compute_90"
 // For tests and measurements: how many thread blocks share a row (where there are clusters; 1, 2, 4 or 8), and the most

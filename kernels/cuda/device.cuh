@@ -114,6 +114,9 @@ inline Device current_device() {
 
 inline const char* error_text(cudaError_t error) { return error == cudaSuccess ? nullptr : cudaGetErrorString(error); }
 
+// The CUDA runtime is linked statically: it does not see which device PyTorch's copy has chosen.
+inline const char* use_device(int32_t device) { return error_text(cudaSetDevice(device)); }
+
 inline const char* fill_zero(void* at, int64_t bytes, Stream stream) {
   return error_text(cudaMemsetAsync(at, 0, static_cast<size_t>(bytes), stream));
 }

@@ -6,6 +6,7 @@ every torch version.
 
 import contextlib
 import ctypes
+import warnings
 from ctypes import POINTER, c_char_p, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import specdec
 from specdec.errors import BadLogitsError, SpecdecError
 from specdec.sampling import SamplingBatch
 from specdec.verify import device_step
@@ -68,7 +70,7 @@ class Kernels:
         self._library = ctypes.CDLL(str(path))
         for name, task in (("verify_token", _VerifyTask), ("verify_block", _VerifyTask), ("sample_draft", _SampleTask)):
             function = self._function(name)
-            function.argtypes, function.restype = [POINTER(task), c_void_p], c_char_p
+            function.argtypes, function.restype = [POINTER(task), c_int32, c_void_p], c_char_p
         self._function("scratch_bytes").argtypes, self._function("scratch_bytes").restype = [c_int64, c_int64], c_int64
         self._function("architectures").restype = c_char_p
         self._function("limit").argtypes, self._function("limit").restype = [c_int32, c_int64], None
@@ -125,24 +127,26 @@ class Kernels:
         on_gpu = device.type == "cuda"
         with torch.cuda.device(device) if on_gpu else contextlib.nullcontext():
             stream = torch.cuda.current_stream(device).cuda_stream if on_gpu else None
-            error = self._function(name)(ctypes.byref(task), stream)
+            error = self._function(name)(ctypes.byref(task), device.index or 0, stream)
         if error is not None:
             raise SpecdecError(f"The cuda backend could not run {name} on {device}: {error.decode()}.")
 
 
 @cache
 def kernels() -> Kernels | None:
-    """Those of the installed library; None where the build made none, or it cannot be loaded."""
+    """Those of the installed library; None where the build made none, or (with a warning) it cannot be loaded."""
     path = library_path()
-    with contextlib.suppress(OSError):
-        return Kernels(path) if path is not None else None
-    return None
+    if path is None:
+        return None
+    try:
+        return Kernels(path)
+    except OSError as error:
+        warnings.warn(f"The cuda backend cannot be loaded: {error}.", stacklevel=2)
+        return None
 
 
 def library_path() -> Path | None:
     """Where the build has put the library; in an editable installation not beside the sources."""
-    import specdec
-
     return next((path for folder in specdec.__path__ if (path := Path(folder) / LIBRARY).exists()), None)
 
 

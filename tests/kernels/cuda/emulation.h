@@ -207,6 +207,8 @@ struct Device {
 };
 inline Device current_device() { return {132, 227 << 10, true}; }
 
+inline const char* use_device(int32_t) { return nullptr; }
+
 inline const char* fill_zero(void* at, int64_t bytes, Stream) {
   std::memset(at, 0, static_cast<size_t>(bytes));
   return nullptr;
