@@ -1,0 +1,1 @@
+"""Adapters to SGLang; importing this package imports no SGLang."""
