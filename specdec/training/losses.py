@@ -13,6 +13,7 @@ from torch import Tensor
 
 # What the logarithm of a probability of exactly zero counts as, in nats: of p in reverse KL, of alpha in -log alpha.
 LOG_FLOOR = -100.0
+LK_ETA = 3.0  # of the hybrid, as in its paper
 
 
 def cross_entropy(draft_logits: Tensor, target: Tensor) -> Tensor:
@@ -103,7 +104,7 @@ def neg_log_alpha(draft_logits: Tensor, target_logits: Tensor) -> Tensor:
     return -log_alpha.masked_fill(nothing.squeeze(-1), LOG_FLOOR)
 
 
-def lk_hybrid(draft_logits: Tensor, target_logits: Tensor, eta: float = 3.0) -> Tensor:
+def lk_hybrid(draft_logits: Tensor, target_logits: Tensor, eta: float = LK_ETA) -> Tensor:
     """lambda KL(p || q) + (1 - lambda) TV with lambda = exp(-eta stopgrad(alpha)). [..., V], [..., V] -> [...].
 
     KL's steady pull where little is accepted, TV's aim where much is. LK losses (arXiv 2602.23881), eta 3 as there.

@@ -1,0 +1,26 @@
+"""The row step's kernel on the GPU; without one, in Triton's interpreter, which is chosen where a kernel is defined."""
+
+import importlib
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+if not torch.cuda.is_available():
+    with pytest.MonkeyPatch.context() as patch:  # no child process must find the variable
+        patch.setenv("TRITON_INTERPRET", "1")
+        importlib.import_module("specdec.training.fused.triton")
+        importlib.import_module("triton.experimental.gluon")  # a launch would import it, and look for the variable
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    import triton.language as tl
+    from triton.runtime.interpreter import InterpretedFunction
+
+    if not isinstance(tl.zeros, InterpretedFunction):
+        pytest.skip("no GPU, and triton was imported before TRITON_INTERPRET=1 was set")
+    return torch.device("cpu")
