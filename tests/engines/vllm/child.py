@@ -69,6 +69,8 @@ def _classes(llm: Any) -> dict[str, str]:
     if worker is None:
         return {}
     runner = worker.model_runner
+    if worker.use_v2_model_runner:
+        return {"worker": type(worker).__module__, "sample": type(runner.sampler).__module__}
     return {
         "worker": type(worker).__module__,
         "sample": runner._sample.__func__.__module__,

@@ -99,9 +99,9 @@ def sampled_jobs(prompts: list[list[int]], repeat: int) -> list[dict]:
 
 def test_the_law_under_preemption_truncated_drafts_and_aborts(prompts: list[list[int]]) -> None:
     """A token budget too small for all drafts, a KV cache too small for the batch, and requests broken off."""
-    tight = {"max_num_seqs": 24, "max_num_batched_tokens": 64, "block_size": 32, "num_gpu_blocks_override": 28}
-    outcome = run_v2({**ours(3), **tight}, sampled_jobs(prompts, 150), aborts=20)
-    baseline = run_child({}, sampled_jobs(prompts, 3000))
+    tight = {"max_num_seqs": 16, "max_num_batched_tokens": 48, "block_size": 32, "num_gpu_blocks_override": 20}
+    outcome = run_v2({**ours(3), **tight}, sampled_jobs(prompts, 24), aborts=8)
+    baseline = run_child({}, sampled_jobs(prompts, 2000))
     assert outcome.metrics["vllm:num_preemptions"] > 0, "nothing was preempted"
     first, third = (outcome.specdec[f"specdec_draft_tokens_total{{{p}}}"] for p in (0, 2))
     assert third < first, "the budget did not truncate any drafts"
