@@ -48,6 +48,9 @@ COMMANDS = {
     "doctor": Entry(
         "specdec.commands.doctor", "doctor", "Say what is installed, what works, and what to do about the rest."
     ),
+    "conformance": Entry(
+        "specdec.commands.conformance", "conformance", "Test verify steps, ours and others', against known bugs."
+    ),
     "bench": Entry(
         "specdec.commands.bench", "bench", "List or run the benchmarks of a checkout (equality first, then times)."
     ),

@@ -1,4 +1,4 @@
-"""Every check on every implementation that is there. What is known to fail must fail: see specdec/conformance/expected.py.
+"""Every check on every implementation that is there. What is known to fail (expected.py) must fail.
 
 Ours run in this process, the others each in one of its own, all its checks at once.
 """

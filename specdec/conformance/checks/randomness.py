@@ -65,10 +65,10 @@ def tails(implementation: Implementation) -> str:
     share = (vocabulary - 1) * torch.tensor(-gap).exp().item()
     share /= 1 + share
     seen = 0
+    step = chosen(implementation, row[None], [], None, parameters(64))
     for first in range(0, requests, 64):
-        sampling = parameters(64)
-        sampling.seed += 10**6 * first
-        tokens = implementation.verify(chosen(implementation, row[None], [], None, sampling))[:, 0]
+        sampling = replace(step.sampling, seed=step.sampling.seed + 10**6 * first)
+        tokens = implementation.verify(replace(step, sampling=sampling))[:, 0]
         require_tokens(tokens, vocabulary, "bonus tokens")
         seen += int((tokens != 7).sum())
     expected = requests * share
