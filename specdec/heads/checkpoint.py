@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from specdec.errors import SpecdecError
@@ -35,9 +35,8 @@ def save_head(head: MTPHead, folder: str | Path, dtype: torch.dtype | None = Non
     tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in head.state_dict().items()}
     config = head.config.to_dict() | {"dtype": str(dtype).removeprefix("torch."), "architectures": ["SpecdecMTPHead"]}
     config["torch_dtype"] = config["dtype"]  # the older name of the field, still read by some engines
-    temporary = folder / f".{WEIGHTS}.tmp"
-    save_file(tensors, temporary, metadata={"format": "pt"})
-    os.replace(temporary, folder / WEIGHTS)
+    # Not save_file: what it writes no other user may read, and servers often run as another.
+    replace_file(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))
     replace_file(folder / CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
 
 

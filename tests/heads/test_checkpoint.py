@@ -36,6 +36,8 @@ def test_comes_back_as_written(family, tmp_path):
     again = load_head(tmp_path, target)
     assert all(torch.equal(a, b) for a, b in zip(head.state_dict().values(), again.state_dict().values(), strict=True))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    modes = {p.name: p.stat().st_mode for p in tmp_path.iterdir()}  # a server may run as another user
+    assert modes["model.safetensors"] == modes["config.json"]
     register()
     assert isinstance(AutoConfig.from_pretrained(tmp_path), HeadConfig)
 

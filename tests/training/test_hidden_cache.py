@@ -14,6 +14,7 @@ from specdec.training.batches import Batches
 from specdec.training.data import TokenStream, load_streams
 from specdec.training.hidden_cache import HiddenCache
 from specdec.training.hidden_cache import cache as cache_module
+from specdec.training.hidden_cache import shards as shards_module
 from specdec.training.settings import Settings
 from specdec.training.target import Target
 from specdec.training.trainer import Trainer
@@ -219,6 +220,24 @@ def test_no_room_on_the_disk(tmp_path, copied, folder, target, stream, monkeypat
         filled(make(tmp_path / "new", folder, target, stream))
     assert not list((tmp_path / "new").glob("*.safetensors"))
     assert filled(make(copied, folder, target, stream)) == []  # nothing to write, nothing needed
+
+
+def test_a_disk_that_fills_up_keeps_finished_shards(tmp_path, folder, target, stream, monkeypatch):
+    path, plain = tmp_path / "states", shards_module.replace_file
+
+    def full(file, content):
+        if file.name == "hidden-000002.safetensors":
+            raise OSError(28, "No space left on device")
+        plain(file, content)
+
+    monkeypatch.setattr(shards_module, "replace_file", full)
+    with pytest.raises(
+        SpecdecError, match=r"cannot write .* \(No space left on device\): make room .* shards are kept"
+    ):
+        filled(make(path, folder, target, stream))
+    monkeypatch.setattr(shards_module, "replace_file", plain)
+    made = made_by(monkeypatch)
+    assert filled(make(path, folder, target, stream)) == [] and made[0] == 2
 
 
 def test_folders_that_cannot_be_used(tmp_path, copied, folder, target, stream):

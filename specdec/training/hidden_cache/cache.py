@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from specdec.errors import SpecdecError
@@ -90,11 +89,10 @@ class HiddenCache:
                 for left in self.folder.glob(".hidden-*.tmp"):
                     left.unlink()  # of an interrupted run
                 yield
-        except (OSError, SafetensorError) as error:
-            reason = getattr(error, "strerror", None) or error
+        except OSError as error:
             raise SpecdecError(
-                f"cannot write hidden states to {self.folder} ({reason}): make room or choose another --cache-hidden; "
-                "finished shards are kept"
+                f"cannot write hidden states to {self.folder} ({error.strerror}): make room or choose another "
+                "--cache-hidden; finished shards are kept"
             ) from None
 
     def _good_shards(self, warn: Callable[[str], None], progress: Callable[[int, int], None]) -> dict[int, Shard]:

@@ -1,16 +1,17 @@
 """One shard: a safetensors file with `hidden` [windows, seq_len, hidden_size], and what is known of its making."""
 
-import os
+import hashlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from specdec.errors import SpecdecError
+from specdec.heads.checkpoint import replace_file
 from specdec.training.hidden_cache.fingerprint import file_digest
 from specdec.training.hidden_cache.index import Shard
 
@@ -22,15 +23,10 @@ def shard_name(number: int) -> str:
 
 
 def write_shard(folder: Path, number: int, first: int, hidden: Tensor) -> Shard:
-    """Writes windows first.. [n, T, d] under a temporary name, syncs, renames."""
-    path = folder / shard_name(number)
-    temporary = folder / f".{path.name}.tmp"
-    save_file({"hidden": hidden.contiguous()}, temporary, metadata={"first": str(first)})
-    digest = file_digest(temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    return Shard(path.name, first, len(hidden), path.stat().st_size, digest)
+    """Writes windows first.. [n, T, d], whole or not at all."""
+    content = save({"hidden": hidden.contiguous()}, metadata={"first": str(first)})
+    replace_file(folder / shard_name(number), content)
+    return Shard(shard_name(number), first, len(hidden), len(content), hashlib.sha256(content).hexdigest())
 
 
 def fault_of(folder: Path, shard: Shard) -> str | None:
