@@ -4,10 +4,8 @@ torch's meta device knows shapes and dtypes alone, and raises where a value is a
 host, an index by mask). The kernels of a GPU backend are left out; what leads to them and away from them is all there.
 """
 
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,7 +15,6 @@ pytest.importorskip("vllm")
 from vllm import SamplingParams
 from vllm.v1.worker.cpu.buffer_utils import UvaBuffer
 from vllm.v1.worker.gpu import buffer_utils
-from vllm.v1.worker.gpu.sample.sampler import Sampler
 from vllm.v1.worker.gpu.states import RequestState
 
 from specdec.engines.vllm.requests import Admissions
@@ -29,9 +26,9 @@ from specdec.sampling import SamplingBatch
 from specdec.verify import Draft, VerifyOutput
 from specdec.verify.backends import BACKENDS, OnBadRow
 from specdec.verify.device_step import begin, end
+from tests.engines.vllm.v2.batches import SLOTS, N, V, request_states, step_of, verifier_of
 
 META = torch.device("meta")
-SLOTS, N, V = 8, 3, 50
 
 
 class WithoutKernels:
@@ -67,48 +64,22 @@ def states(monkeypatch: pytest.MonkeyPatch) -> RequestState:
     """vLLM's own; its buffers in mapped host memory are host memory here, as in its CPU runner."""
     monkeypatch.setattr(buffer_utils, "UvaBuffer", UvaBuffer)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
-    states = RequestState(SLOTS, 64, 512, N, V, META)
-    states.prefill_len.gpu = meta(SLOTS, dtype=torch.int32)
-    return states
-
-
-def step_of(counts: list[int]) -> SimpleNamespace:
-    """The part of InputBatch that is read."""
-    rows = sum(counts) + len(counts)
-    return SimpleNamespace(
-        req_ids=[str(i) for i in range(len(counts))],
-        num_reqs=len(counts),
-        num_draft_tokens_per_req=np.asarray(counts) if sum(counts) else None,
-        idx_mapping=meta(len(counts)),
-        idx_mapping_np=np.arange(len(counts)),
-        expanded_idx_mapping=meta(rows),
-        expanded_local_pos=meta(rows, dtype=torch.int32),
-        seq_lens=meta(len(counts), dtype=torch.int32),
-        seq_lens_cpu_upper_bound=torch.zeros(len(counts), dtype=torch.int32),
-        input_ids=meta(64, dtype=torch.int32),
-        positions=meta(64),
-        logits_indices=meta(rows),
-        cu_num_logits=meta(len(counts) + 1, dtype=torch.int32),
-        cu_num_logits_np=np.concatenate([[0], np.cumsum(np.asarray(counts) + 1)]),
-    )
+    return request_states(META)
 
 
 def verifier(states: RequestState, backend: str, method: str = "token") -> Verifier:
-    slots = SlotTable(Admissions(0, V), SLOTS, META)
-    rows = DraftRows(SLOTS, N, V, torch.bfloat16, META)
-    sampler = Sampler(SimpleNamespace(reasoning_config=None), SLOTS, V, META, states)
-    settings: Any = SimpleNamespace(method=method, backend=backend)
-    made = Verifier(sampler, slots, rows, settings, reports=False)
-    for slot in range(4):
-        made.add_request(slot, SamplingParams(temperature=0.7, top_k=5, seed=slot or None))
-    made.apply_staged_writes()
-    return made
+    params = [SamplingParams(temperature=0.7, top_k=5, seed=slot or None) for slot in range(4)]
+    return verifier_of(states, params, method, backend)
+
+
+def batch_of(counts: list[int]) -> Any:
+    return step_of(list(range(len(counts))), counts, [0] * sum(counts), [9] * len(counts), "meta")
 
 
 @pytest.mark.parametrize("method", ["token", "block"])
 @pytest.mark.parametrize("counts", [[3, 3, 3], [2, 0, 3, 1], [0, 0]])
 def test_a_verify_step(counts: list[int], method: str, states: RequestState) -> None:
-    batch = step_of(counts)
+    batch = batch_of(counts)
     rows = sum(counts) + len(counts)
     invalid = meta(rows, dtype=torch.bool)
     logits = meta(rows, V, dtype=torch.bfloat16)
@@ -134,4 +105,4 @@ def test_drawing_drafts() -> None:
 def test_reading_a_value_would_show(states: RequestState) -> None:
     """The reference backend looks at values as it goes."""
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
-        verifier(states, "reference")(meta(8, V, dtype=torch.bfloat16), step_of([3, 3]))
+        verifier(states, "reference")(meta(8, V, dtype=torch.bfloat16), batch_of([3, 3]))
