@@ -10,4 +10,7 @@
 
 Draft rows that come without statistics pass 1 and 2 too, in launches of their own. Weights are float32 exponentials,
 relative to the largest logit; every sum of them is float64.
+
+What changes from step to step (the number of rows, the place of an array in a larger one) is no reason to compile a
+kernel again: see do_not_specialize.
 """

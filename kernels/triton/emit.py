@@ -45,7 +45,7 @@ def _accepted_by_block_rule(fact, num_drafts, u, tile_left, scratch_stride, prob
     return tau
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["width"])
 def emit(
     target,  # [num_rows, vocab], target_stride elements apart
     draft_logits,  # [R, vocab], draft_stride elements apart; None: all drafts are one-hot

@@ -10,7 +10,7 @@ from specdec.kernels.triton.residual import target_probability
 from specdec.kernels.triton.rows import BAD, FACTOR, MAX, NUM_FACTS, POINT, THRESHOLD
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["purpose"])
 def emit_draft(
     logits,  # [B, vocab], `stride` elements apart
     temperature,  # float32 [B]

@@ -55,7 +55,10 @@ def _probability(row, token, vocab, largest, temperature, threshold, mass, point
     return tl.where(point >= 0, tl.where(token == point, 1.0, 0.0).to(tl.float64), tl.where(kept, p, 0.0))
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=["num_rows"],
+    do_not_specialize_on_alignment=["draft_rows", "draft_stats", "token_ids", "request_of_row"],
+)
 def row_statistics(
     logits,  # [rows, vocab], `stride` elements apart
     draft_rows,  # int64 [N], or None: draft i has row i

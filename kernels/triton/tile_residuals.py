@@ -21,7 +21,7 @@ from specdec.kernels.triton.rows import FACTOR, KIND, LOWEST, MAX, NUM_FACTS, PO
 from specdec.kernels.triton.rules import accepted_by_token_rule, block_weight, follows_block_rule
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["request_of_row"])
 def tile_residuals(
     target,  # [num_rows, vocab], target_stride elements apart
     draft_logits,  # [R, vocab], draft_stride elements apart; None: all drafts are one-hot

@@ -13,7 +13,7 @@ from specdec.kernels.triton.logits import INFINITY, LOWEST_LOGIT, rate_of
 from specdec.kernels.triton.rows import locate
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"], do_not_specialize_on_alignment=["draft_rows", "request_of_row"])
 def tile_statistics(
     logits,  # [rows, vocab], `stride` elements apart
     draft_rows,  # int64 [N], or None: draft i has row i

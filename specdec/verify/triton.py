@@ -168,7 +168,7 @@ def _verify(step: DeviceStep, block: bool) -> None:
             step.target, q, step.first_row, step.sampling.seed, step.sampling.position, plan.facts, plan.scratch,
             overlap, step.tokens, step.accepted, step.bad_row, step.probability, step.alpha, step.tokens.stride(0),
             plan.scratch.stride(0), step.target.stride(0), _stride(q), plan.vocab, plan.tiles,
-            BLOCK=block, DRAFTS=_power_of_2(step.most_drafts), TILE=TILE, TILES=_power_of_2(plan.tiles),
+            BLOCK=block, DRAFTS=_drafts(step.most_drafts), TILE=TILE, TILES=_power_of_2(plan.tiles),
             num_warps=_TILE_WARPS,
         )  # fmt: skip
 
@@ -208,12 +208,17 @@ def _residuals(
         target, draft_logits, plan.first_row, plan.request_of_row, plan.tile_max, plan.tile_sum, plan.facts,
         plan.scratch, overlap, plan.scratch.stride(0), target.stride(0), _stride(draft_logits),
         plan.vocab, plan.tiles, plan.groups,
-        BLOCK=block, DRAFTS=_power_of_2(most_drafts), TILE=TILE, GROUP=plan.group, num_warps=_TILE_WARPS,
+        BLOCK=block, DRAFTS=_drafts(most_drafts), TILE=TILE, GROUP=plan.group, num_warps=_TILE_WARPS,
     )  # fmt: skip
 
 
 def _stride(logits: Tensor | None) -> int:
     return 0 if logits is None else logits.stride(0)
+
+
+def _drafts(most_drafts: int) -> int:
+    """Width of a kernel's row of drafts: one for nearly all steps, as each is compiled for itself."""
+    return max(8, _power_of_2(most_drafts))
 
 
 def _power_of_2(n: int) -> int:

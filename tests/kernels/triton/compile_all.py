@@ -1,73 +1,66 @@
-"""Compiles every kernel of kernels/triton/ for a GPU that need not be there; prints one line per binary.
+"""Compiles every launch of the triton backend for a GPU that need not be there; prints one line per binary.
 
-Run as a process of its own, without TRITON_INTERPRET: `python compile_all.py sm_90 bf16`.
+Run as a process of its own, without TRITON_INTERPRET: `python compile_all.py sm_90 bfloat16`. The backend runs on CPU
+tensors, but its launches end behind the compiler: signature, constants and alignment are those of real arguments.
 """
 
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
 from specdec.kernels.triton import launches
-from specdec.verify.triton import _ROW_WARPS, _SHIFT, _TILE_WARPS, CAPACITY, GROUP, TILE
-
-SHIFT = {"bf16": _SHIFT[torch.bfloat16], "fp16": _SHIFT[torch.float16], "fp32": _SHIFT[torch.float32]}
-INT32 = ("first_row", "request_of_row", "top_k", "group_bad", "tokens", "num_accepted", "bad_row", "bad")
-INT64 = ("draft_rows", "seed", "position", "token_ids")
-FLOAT64 = ("draft_stats", "tile_sum", "facts", "scratch", "tile_overlap", "stats")
-FLOAT32 = ("temperature", "top_p", "min_p", "tile_max", "probability", "alpha")
-# What a launch makes constant: an integer of 1 is one. Strides may need 64 bits.
-ONE = ("vocab", "tiles", "groups", "num_rows", "width", "purpose", "stride", "target_stride")
+from specdec.sampling import SamplingBatch
+from specdec.verify import Draft
+from specdec.verify import triton as backend
 
 
-def kinds(logits: str) -> dict[str, str]:
-    tables = ((INT32, "*i32"), (INT64, "*i64"), (FLOAT64, "*fp64"), (FLOAT32, "*fp32"))
-    known = {name: kind for names, kind in tables for name in names}
-    return known | {"logits": logits, "target": logits, "draft_logits": logits}
+@dataclass
+class Compiler:
+    """Stands in for a kernel."""
+
+    kernel: Any
+    target: str
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        def launch(*args: Any, **constants: Any) -> None:
+            done = self.kernel.warmup(*args, grid=grid, **constants)
+            print(self.kernel.__name__, self.target, len(done.asm["cubin"]), "bytes", flush=True)
+
+        return launch
 
 
-def compile_one(kernel: Any, logits: str, target: GPUTarget, constants: dict[str, Any], warps: int) -> None:
-    known = kinds(logits)
-    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
-    signature = {n: "constexpr" if n in constants else known.get(n, "i32") for n in kernel.arg_names}
-    for wide in ("stride", "target_stride", "draft_stride"):
-        if signature.get(wide) == "i32":
-            signature[wide] = "i64"
-    places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
-    done = triton.compile(ASTSource(kernel, signature, places), target=target, options={"num_warps": warps})
-    print(kernel.__name__, f"sm_{target.arch}", logits, len(done.asm["cubin"]), done.metadata.shared, flush=True)
-
-
-def variants(logits: str, shift: int) -> Iterator[tuple[Any, dict[str, Any], int]]:
-    """Kernel, constants and warps of every way in which the backend launches it."""
-    size = {"TILE": TILE, "GROUP": GROUP, "TILES": 512, "GROUPS": 64, "CAPACITY": CAPACITY, "SHIFT": shift, "DRAFTS": 4}
-    no_rows = dict.fromkeys(("draft_rows", "draft_stats", "draft_logits", "tile_overlap", "alpha"))
-    plain = {"IS_DRAFT": False, "HAS_ROWS": True, "BAD_IS_POINT": False, "BLOCK": False}
-    for is_draft in (False, True):
-        yield launches.tile_statistics, size | plain | {"IS_DRAFT": is_draft}, _TILE_WARPS
-        yield launches.row_statistics, size | plain | {"IS_DRAFT": is_draft}, _ROW_WARPS
-    yield launches.row_statistics, size | plain | {"draft_stats": None, "draft_rows": None}, _ROW_WARPS
-    smallest = size | plain | {"TILES": 1, "GROUP": 1, "GROUPS": 1, "CAPACITY": 1, "DRAFTS": 1} | dict.fromkeys(ONE, 1)
-    alone = no_rows | {"HAS_ROWS": False, "BAD_IS_POINT": True}
-    yield launches.tile_statistics, smallest | no_rows, _TILE_WARPS
-    for sizes in (size | plain, smallest):
-        yield launches.row_statistics, sizes | alone, _ROW_WARPS
-        yield launches.emit_draft, sizes, _TILE_WARPS
-    for kernel, block in itertools.product((launches.tile_residuals, launches.emit), (False, True)):
-        yield kernel, size | plain | {"BLOCK": block}, _TILE_WARPS
-        yield kernel, size | plain | {"BLOCK": block, "tile_overlap": None, "alpha": None}, _TILE_WARPS
-        yield kernel, smallest | no_rows | {"BLOCK": block}, _TILE_WARPS
+def compile_launches(vocab: int, dtype: torch.dtype) -> None:
+    """A request with drafts and one without, in every way in which a step may come."""
+    counts, n = [2, 0], 2
+    target, logits = torch.zeros(n + 2, vocab, dtype=dtype), torch.zeros(5, vocab, dtype=dtype)
+    stats, rows = torch.zeros(5, 4, dtype=torch.float64), torch.tensor([3, 0])
+    sampling = SamplingBatch.uniform(2)
+    for draft in (
+        Draft(torch.zeros(n, dtype=torch.int64), counts, logits, stats, rows),
+        Draft(torch.zeros(n, dtype=torch.int32), counts, logits[:n]),
+        Draft(torch.zeros(n, dtype=torch.int32), counts),
+    ):
+        methods = (backend.verify_token, backend.verify_block) if draft.logits is not None else (backend.verify_token,)
+        for method, expected_acceptance in itertools.product(methods, (False, True)):
+            method(target, draft, sampling, counts, expected_acceptance, "repair")
+    backend.sample_draft(target[:2], sampling, 1, "repair")
 
 
 def main(target: str, dtype: str) -> None:
     gpu = GPUTarget("cuda", int(target.removeprefix("sm_")), 32)
-    for kernel, constants, warps in variants(f"*{dtype}", SHIFT[dtype]):
-        compile_one(kernel, f"*{dtype}", gpu, constants, warps)
+    driver = {"get_current_target": lambda: gpu, "get_current_device": lambda: 0, "get_current_stream": lambda _: 0}
+    triton.runtime.driver.set_active(SimpleNamespace(**driver))
+    for name in launches.__all__:
+        setattr(launches, name, Compiler(getattr(launches, name), target))
+    for vocab in (151_936, 1):  # in a launch an integer of 1 is a constant
+        compile_launches(vocab, getattr(torch, dtype))
 
 
 if __name__ == "__main__":

@@ -47,14 +47,14 @@ def check(subject: Subject, case: Case, method: str, skips: bool = False) -> Non
 @pytest.mark.parametrize("method", METHODS)
 def test_mixed_batches(subject: Subject, method: str, kind: str):
     """A vocabulary smaller than a tile, one just above a tile, one of several groups of tiles; one dtype each."""
-    for seed, (vocab, batch) in enumerate([(7, 5), (513, 3), (5003, 2)]):
-        check(subject, random_case(seed, vocab, batch, DTYPES[seed], kind), method, skips=True)
+    for seed, (vocab, batch) in enumerate([(7, 4), (513, 2), (4200, 1)]):
+        check(subject, random_case(seed, vocab, batch, DTYPES[seed], kind, n_max=3), method, skips=batch < 4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", METHODS)
 def test_damaged_drafts(subject: Subject, method: str, kind: str):
-    check(subject, damaged(random_case(3, 600, 6, kind=kind), 3), method, skips=True)
+    check(subject, damaged(random_case(3, 600, 5, kind=kind, n_max=3), 3), method)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -73,10 +73,10 @@ def test_flat_and_saturated_rows(subject: Subject, scale: float):
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.01, 1.0])
-@pytest.mark.parametrize("top_k", [0, 5, 45, 2900])
+@pytest.mark.parametrize("top_k", [0, 5, 2900])
 def test_more_tokens_survive_than_fit_into_registers(subject: Subject, scale: float, top_k: int):
     """The search for the threshold then reads the row several times; and k may be larger than the number of tiles."""
-    for top_p, dtype in ((1.0, torch.bfloat16), (0.3, torch.float32), (0.999, torch.bfloat16)):
+    for top_p, dtype in ((0.3, torch.float32), (0.999, torch.bfloat16)):
         sampling = SamplingBatch.uniform(1, top_k=top_k, top_p=top_p, min_p=0.0 if top_k else 0.01, seed=4)
         logits = random_case(6, 3001, 1, dtype, counts=[0], sampling=sampling, scale=scale).target
         check_samples(subject, logits, sampling)
@@ -128,9 +128,9 @@ def check_samples(subject: Subject, logits: Tensor, sampling: SamplingBatch) -> 
     torch.testing.assert_close(stats[:, 2], known[:, 2], **CLOSE)
 
 
-@pytest.mark.parametrize(("vocab", "dtype"), zip([1, 7, 513, 3001], [*DTYPES, torch.bfloat16], strict=True), ids=str)
+@pytest.mark.parametrize(("vocab", "dtype"), [(1, DTYPES[0]), (7, DTYPES[1]), (513, DTYPES[2]), (3001, DTYPES[0])])
 def test_sample_draft(subject: Subject, vocab: int, dtype: torch.dtype):
-    case = random_case(vocab, vocab, 8, dtype, counts=[0] * 8)
+    case = random_case(vocab, vocab, 6, dtype, counts=[0] * 6)
     check_samples(subject, case.target, case.sampling)
 
 

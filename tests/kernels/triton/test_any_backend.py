@@ -78,8 +78,6 @@ def few_seeds(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -
     """The interpreter takes a twentieth of a second for a row."""
     if triton.interpreted():
         if request.node.originalname in LARGE:
-            pytest.skip(
-                "takes a GPU: too many rows for the interpreter; test_agrees_with_reference.py has smaller ones"
-            )
+            pytest.skip("takes a GPU: too many rows for the interpreter")
         monkeypatch.setattr(test_block, "SEEDS", FEW_SEEDS)
         monkeypatch.setattr(test_hand_worked, "SEEDS", FEW_SEEDS)

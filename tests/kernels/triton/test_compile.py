@@ -11,7 +11,7 @@ CHILD = Path(__file__).with_name("compile_all.py")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("target", "dtype"), [("sm_90", "bf16"), ("sm_80", "fp32")])
+@pytest.mark.parametrize(("target", "dtype"), [("sm_90", "bfloat16"), ("sm_80", "float32")])
 def test_every_kernel_compiles(target: str, dtype: str):
     """For GPUs that are not here; half a minute, unless Triton's cache knows the kernels."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
