@@ -28,15 +28,7 @@ class Batches:
     def _grid(self) -> Tensor:
         last, stride = len(self.stream) - self.length, self.length - self.overlap
         offsets = torch.arange(0, last + stride, stride).clamp(max=last).unique()
-        if self.stream.counted is None:
-            return offsets
-        before = torch.nn.functional.pad(self.stream.counted.long().cumsum(0), (1, 0))
-        offsets = offsets[before[offsets + self.length] > before[offsets]]
-        if not len(offsets):
-            raise SpecdecError(
-                "no token of the data counts in the loss: give chats in which the assistant speaks, or --loss-on all"
-            )
-        return offsets
+        return _that_count(self.stream, offsets, self.length)
 
     def __getitem__(self, step: int) -> Windows:
         return self.windows(self.numbers(step))
@@ -55,9 +47,31 @@ class Batches:
         return int(self._cached[1][index])
 
 
+def _that_count(stream: TokenStream, offsets: Tensor, length: int) -> Tensor:
+    """Those of the windows in which some token counts. SpecdecError: none."""
+    if stream.counted is None:
+        return offsets
+    before = torch.nn.functional.pad(
+        stream.counted.cumsum(0, dtype=torch.int32), (1, 0)
+    )  # counted tokens before each place
+    offsets = offsets[before[offsets + length] > before[offsets]]
+    if not len(offsets):
+        raise SpecdecError(
+            "no token of the data counts in the loss: give chats in which the assistant speaks, or --loss-on all"
+        )
+    return offsets
+
+
 def held_out_windows(stream: TokenStream, rows: int, length: int, count: int) -> list[Windows]:
-    """`count` windows evenly spread over the stream, `rows` at a time; fewer where the stream is shorter than that."""
+    """`count` windows evenly spread over the stream, `rows` at a time; fewer where the stream is shorter than that.
+
+    Of a stream that says what counts, only windows in which something does.
+    """
     length = min(length, len(stream))
-    count = max(1, min(count, len(stream) // length))
-    offsets = torch.linspace(0, len(stream) - length, count).long()
+    available = len(stream) // length
+    if stream.counted is None:
+        offsets = torch.linspace(0, len(stream) - length, max(1, min(count, available))).long()
+    else:
+        offsets = _that_count(stream, torch.arange(available) * length, length)
+        offsets = offsets[torch.linspace(0, len(offsets) - 1, min(count, len(offsets))).round().long()]
     return [stream.windows(part, length) for part in offsets.split(rows)]

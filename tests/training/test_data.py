@@ -86,6 +86,14 @@ def test_windows_in_which_nothing_counts_are_left_out():
         Batches(TokenStream.of(encoded(range(100), counted=np.zeros(100, dtype=bool))), 1, 10, seed=0)
 
 
+def test_held_out_windows_in_which_something_counts():
+    counted = np.zeros(100, dtype=bool)
+    counted[[5, 25, 95]] = True
+    stream = TokenStream.of(encoded(range(100), counted=counted))
+    firsts = [[w.tokens[:, 0].tolist() for w in held_out_windows(stream, 2, 10, n)] for n in (8, 2)]
+    assert firsts == [[[0, 20], [90]], [[0, 90]]]
+
+
 def test_data_shorter_than_a_window():
     assert Batches(STREAM, 1, 11, seed=0).per_epoch == 1
     with pytest.raises(SpecdecError, match="fewer than one window"):

@@ -232,7 +232,7 @@ def test_a_disk_that_fills_up_keeps_finished_shards(tmp_path, folder, target, st
 
     monkeypatch.setattr(shards_module, "replace_file", full)
     with pytest.raises(
-        SpecdecError, match=r"cannot write .* \(No space left on device\): make room .* shards are kept"
+        SpecdecError, match=r"cannot write .* \(No space left on device\): make room .* kept"
     ):
         filled(make(path, folder, target, stream))
     monkeypatch.setattr(shards_module, "replace_file", plain)

@@ -11,6 +11,7 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from specdec.commands.eval import evaluate
 from specdec.commands.train import train
 from specdec.errors import SpecdecError
 from specdec.training.trainer import Trainer
@@ -18,6 +19,8 @@ from tests.helpers.tiny_models import make_target, write_text
 
 app = typer.Typer()
 app.command()(train)
+measure = typer.Typer()
+measure.command()(evaluate)
 TEMPLATE = "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|endoftext|>{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"  # noqa: E501
 
 
@@ -66,16 +69,21 @@ def test_chats(folder, tmp_path):
     for loss_on in ("all", "assistant"):
         result = run(folder, tmp_path / loss_on, *template, "--loss-on", loss_on, data="chats")
         assert result.exit_code == 0, result.output
-    anchors = [json.loads((tmp_path / n / "training.json").read_text())["held_out"]["anchors"] for n in tmp_names()]
+    reports = (json.loads((tmp_path / n / "training.json").read_text()) for n in ("all", "assistant"))
+    anchors = [report["held_out"]["anchors"] for report in reports]
     assert 0 < anchors[1] < anchors[0]
     assert not same(weights(tmp_path / "all"), weights(tmp_path / "assistant"))
+    command = ["--model", folder / "model", "--head", tmp_path / "all", "--data", folder / "chats", *template]
+    command += ["--seq-len", 32, "--dtype", "float32", "--json", tmp_path / "eval.json"]
+    measured = []
+    for loss_on in ("all", "assistant"):
+        assert CliRunner().invoke(measure, [str(a) for a in (*command, "--loss-on", loss_on)]).exit_code == 0
+        measured.append(json.loads((tmp_path / "eval.json").read_text())["results"][0]["anchors"])
+    assert 0 < measured[1] < measured[0]
+    fails(CliRunner().invoke(measure, [str(a) for a in (*command, "--loss-on", "me")]), "--loss-on cannot be me")
     fails(run(folder, tmp_path / "none", data="chats"), "no chat template: give one with --chat-template")
     fails(run(folder, tmp_path / "none", "--loss-on", "assistant"), "use --loss-on all")
     fails(run(folder, tmp_path / "none", "--loss-on", "user"), "--loss-on 'user' is unknown: use one of all, assistant")
-
-
-def tmp_names():
-    return "all", "assistant"
 
 
 def test_cached_states(folder, tmp_path, monkeypatch):
