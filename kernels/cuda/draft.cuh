@@ -69,7 +69,7 @@ SPECDEC_DEVICE bool goes_by_block(const VerifyTask& task, const Scratch& scratch
 struct WeighResidual {
   const VerifyTask& task;
   const Distribution& p;
-  const DraftToken& draft;
+  DraftToken draft;
   double w;
 
   SPECDEC_DEVICE void operator()(const float (&x)[kOctet], int64_t id, double (&out)[kOctet]) const {
@@ -96,14 +96,15 @@ struct WeighResidual {
 // elsewhere -1.
 template <typename E>
 SPECDEC_DEVICE int64_t recover(Team& team, const Row<E>& row, const float* tile_max, double* tile_sum,
-                               const WeighResidual& residual, double u) {
-  const float from = residual.p.from;
-  double total = sum_tiles(team, row, tile_max, from, tile_sum, residual);
-  if (total > 0) return draw(team, row, tile_sum, total, u, residual);
-  const DraftToken nothing = {};
-  const WeighResidual whole = {residual.task, residual.p, nothing, 1};
-  total = sum_tiles(team, row, tile_max, from, tile_sum, whole);
-  return draw(team, row, tile_sum, total, u, whole);
+                               WeighResidual residual, double u) {
+  double total = 0;
+  for (;;) {  // most often once
+    total = sum_tiles(team, row, tile_max, residual.p.from, tile_sum, residual);
+    if (total > 0 || residual.draft.kind == kNothing) break;
+    residual.draft.kind = kNothing;
+    residual.w = 1;
+  }
+  return draw(team, row, tile_sum, total, u, residual);
 }
 
 }  // namespace specdec::cuda

@@ -69,12 +69,12 @@ class ThresholdSearch {
     // Half of it leaves room for rounding.
     const double heavy = fmax(floor, seen_.max + filters_.temperature * log(light / 2));
     const uint32_t lowest = key_from<E>(float_from(heavy));
-    const uint32_t first_try = larger(lowest, bound(kThreads / 2));
-    list_from(first_try);
-    const double found = cut(first_try, budget, -kInf);
-    if (found > -kInf || first_try == lowest) return fmax(found, floor);
-    list_from(lowest);
-    return cut(lowest, budget, floor);
+    uint32_t from = larger(lowest, bound(kThreads / 2));
+    for (;; from = lowest) {  // most often once
+      list_from(from);
+      const double found = cut(from, budget, -kInf);
+      if (found > -kInf || from == lowest) return fmax(found, floor);
+    }
   }
 
   // A key with at least `rank` tokens from it on; 0 where the threads' maxima do not tell.
