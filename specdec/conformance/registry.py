@@ -80,11 +80,13 @@ OTHERS: dict[str, Source] = {
 
 
 def sources() -> dict[str, Source]:
-    """Ours first, then the others, importable or not."""
+    """Ours first, then the others, importable or not. Triton without a GPU runs under the interpreter: many minutes."""
+    import torch
+
     from specdec.verify import backends
 
     ours = {name: Source(_OURS, (name,)) for name in backends()}
-    if "triton" not in ours:  # without a GPU usable under the interpreter alone: it takes many minutes
+    if not torch.cuda.is_available():
         absent = partial(_needs_module, "triton")
         ours["triton"] = Source(_OURS, ("triton",), absent, environment=INTERPRETER, by_default=False)
     return ours | OTHERS

@@ -65,7 +65,7 @@ def test_list(capfd: pytest.CaptureFixture[str]):
     ("arguments", "sentence"),
     [
         (("--check", "luck"), "Unknown check 'luck': use one of one-stream"),
-        (("--implementation", "vllm-v9"), "Unknown implementation 'vllm-v9': use one of cpu"),
+        (("--implementation", "vllm-v9"), "Unknown implementation 'vllm-v9': use one of "),
         (("--implementation", "no.such:thing", "--check", "min-p"), "cannot test no.such:thing"),
         (("--implementation", f"{SAMPLES}:NOT_AN_IMPLEMENTATION", "--check", "min-p"), "makes a dict: it must make"),
     ],

@@ -59,10 +59,11 @@ class SglangChain(Implementation):
         _step_over_init("sglang")
         self._kernels = importlib.import_module("sglang.kernels.ops.speculative.reject_sampling")
         self._renorm: Any = importlib.import_module("sglang.kernels.ops.sampling.renorm_triton")
-        self._renorm._prepare_probs = lambda probs: probs.float().contiguous()  # it asks for a CUDA tensor
+        # It asks for a CUDA tensor.
+        vars(self._renorm)["_prepare_probs"] = lambda probs: probs.float().contiguous()
         self._hash: Any = importlib.import_module("sglang.kernels.ops.sampling.murmur_hash")
         if not on_gpu:
-            self._hash.murmur_hash32 = partial(_interpreted_hash, self._hash.murmur_hash32_kernel)
+            vars(self._hash)["murmur_hash32"] = partial(_interpreted_hash, self._hash.murmur_hash32_kernel)
         self._coins = _function("srt/speculative/eagle_utils.py", "_seeded_verify_coins")
         self._fast_sample = _function("srt/speculative/spec_utils.py", "fast_sample", ("_DRAFT_GUMBEL_SEED_SALT",))
 

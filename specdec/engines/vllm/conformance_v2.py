@@ -37,7 +37,7 @@ class VllmV2(Implementation):
         self._gumbel = importlib.import_module("vllm.v1.worker.gpu.sample.gumbel")
         self._states: Any = importlib.import_module("vllm.v1.worker.gpu.sample.states")
         if not on_gpu:
-            self._states.UvaBackedTensor = PlainBuffer
+            vars(self._states)["UvaBackedTensor"] = PlainBuffer
         self._rejection = importlib.import_module("vllm.v1.worker.gpu.spec_decode.rejection_sampler_utils")
         self._one_block = [] if on_gpu else interpreted.one_block_per_row(self._rejection, self._gumbel)
         self._parameters = importlib.import_module("vllm.sampling_params").SamplingParams
