@@ -76,9 +76,11 @@ def tile_residuals(
         holds_token = (tl.load(fact + TOKEN).to(tl.int64) // (TILE * GROUP) == group) & (kind == POINT_MASS)
         if (lowest > LOWEST_LOGIT) | (kind == ROW) | holds_token:
             ids = tile[:, None] * TILE + tl.arange(0, TILE)[None, :]
-            # The tile of a point mass may hold nothing above the threshold: a row without a finite logit.
-            has_kept = (maxima >= lowest)[:, None] | (ids == tl.load(fact + POINT).to(tl.int32))
-            read = (ids < vocab) & has_kept
+            # The tile of a point mass may hold nothing above the threshold: a row without a finite logit. Masks are
+            # the same for all of a tile, so that loads may be wide.
+            point = tl.load(fact + POINT).to(tl.int32)
+            has_kept = (maxima >= lowest) | (tile == tl.where(point < 0, -1, point // TILE))
+            read = (ids < vocab) & has_kept[:, None]
             p = target_probability(target + slot * target_stride, fact, ids, read)
             q = subtracted(draft_logits, draft_stride, fact, ids, read)
             # After n accepted drafts w_n has done its work: the bonus token comes from p, and q is 0.

@@ -34,7 +34,7 @@ CAPACITY = 1024  # tokens among which a threshold is searched without reading th
 
 # Bits of a float32 key that logits of a type leave empty (kernels/triton/logits.py).
 _SHIFT = {torch.bfloat16: 16, torch.float16: 13, torch.float32: 0}
-_ROW_WARPS, _TILE_WARPS = 8, 4
+_MANY_WARPS, _FEW_WARPS = 8, 4
 
 
 def available() -> bool:
@@ -96,7 +96,7 @@ def sample_draft(logits: Tensor, sampling: SamplingBatch, step: int, on_bad_row:
             launches.emit_draft[(batch,)](
                 logits, sampling.temperature, sampling.seed, sampling.position, plan.facts, plan.scratch,
                 tokens, stats, bad, draft_purpose(step), plan.scratch.stride(0), logits.stride(0), plan.vocab,
-                plan.tiles, TILE=TILE, TILES=_power_of_2(plan.tiles), num_warps=_TILE_WARPS,
+                plan.tiles, TILE=TILE, TILES=_power_of_2(plan.tiles), num_warps=_FEW_WARPS,
             )  # fmt: skip
     if on_bad_row == "raise" and batch:
         found = bad.nonzero()
@@ -169,7 +169,7 @@ def _verify(step: DeviceStep, block: bool) -> None:
             overlap, step.tokens, step.accepted, step.bad_row, step.probability, step.alpha, step.tokens.stride(0),
             plan.scratch.stride(0), step.target.stride(0), _stride(q), plan.vocab, plan.tiles,
             BLOCK=block, DRAFTS=_drafts(step.most_drafts), TILE=TILE, TILES=_power_of_2(plan.tiles),
-            num_warps=_TILE_WARPS,
+            num_warps=_FEW_WARPS,
         )  # fmt: skip
 
 
@@ -188,7 +188,7 @@ def _statistics(
     sizes = logits.stride(0), plan.num_rows, plan.vocab, plan.tiles, plan.groups
     launches.tile_statistics[(plan.num_rows * plan.groups,)](
         logits, draft_rows, plan.first_row, plan.request_of_row, s.temperature, *tile_stats, *sizes,
-        IS_DRAFT=is_draft, TILE=TILE, GROUP=plan.group, num_warps=_TILE_WARPS,
+        IS_DRAFT=is_draft, TILE=TILE, GROUP=plan.group, num_warps=_FEW_WARPS,
     )  # fmt: skip
     launches.row_statistics[(plan.num_rows,)](
         logits, draft_rows, draft_stats, token_ids, plan.first_row, plan.request_of_row,
@@ -196,7 +196,7 @@ def _statistics(
         *tile_stats, plan.facts, plan.scratch, plan.scratch.stride(0), *sizes,
         IS_DRAFT=is_draft, HAS_ROWS=has_rows, BAD_IS_POINT=bad_is_point, TILE=TILE, GROUP=plan.group,
         TILES=_power_of_2(plan.tiles), GROUPS=_power_of_2(plan.groups), CAPACITY=plan.capacity,
-        SHIFT=_SHIFT[logits.dtype], num_warps=_ROW_WARPS,
+        SHIFT=_SHIFT[logits.dtype], num_warps=_MANY_WARPS,
     )  # fmt: skip
 
 
@@ -208,7 +208,7 @@ def _residuals(
         target, draft_logits, plan.first_row, plan.request_of_row, plan.tile_max, plan.tile_sum, plan.facts,
         plan.scratch, overlap, plan.scratch.stride(0), target.stride(0), _stride(draft_logits),
         plan.vocab, plan.tiles, plan.groups,
-        BLOCK=block, DRAFTS=_drafts(most_drafts), TILE=TILE, GROUP=plan.group, num_warps=_TILE_WARPS,
+        BLOCK=block, DRAFTS=_drafts(most_drafts), TILE=TILE, GROUP=plan.group, num_warps=_MANY_WARPS,
     )  # fmt: skip
 
 
