@@ -37,6 +37,13 @@ KNOWN: tuple[Known, ...] = (
     *(Known("vllm-v1", check, _UNINITIALISED, _VLLM) for check in _STOCK),
     *(Known(name, check, reason, _VLLM) for name in ("vllm-v1", "vllm-v1-mended") for check, reason in _V1.items()),
     Known("vllm-v1-mended", "zero-uniform", "accepts where p / q >= u, which holds for p = 0 and u = 0", _VLLM),
+    Known(
+        "vllm-v2",
+        "block-steps",
+        "acceptance and draft numbers are named by the position alone: behind a rejection the next step meets those that "
+        "this one has looked at",
+        _VLLM,
+    ),
     Known("vllm-v2", "bad-draft-rows", "the residual of a NaN row is -inf everywhere, its argmax token 0", _VLLM),
     Known("sglang", "seeds", "with seeds enabled, requests that bring none all get seed 42", _SGLANG),
     Known("sglang", "min-p", "the verify step leaves min-p out (eagle_sample)", _SGLANG),

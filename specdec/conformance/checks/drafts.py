@@ -81,7 +81,7 @@ def emitted_count(implementation: Implementation) -> str:
 
     Wanted for steps of 0 to 4 drafts, sampled, greedy and mixed, and both rules where there are two.
     """
-    vocabulary, batch, steps = 50, 16, 0
+    vocabulary, batch, steps = 50, 8, 0
     for n in range(5):
         if n == 0 and RAGGED in implementation.lacks:
             continue

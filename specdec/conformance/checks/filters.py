@@ -33,7 +33,7 @@ def target_filters(implementation: Implementation) -> str:
         {"temperature": 0.9, "top_p": 0.8},
         {"temperature": 1.2, "top_k": 4, "top_p": 0.85},
     ):
-        step = drawn(implementation, torch.stack([ROW, ROW]), HEAD, parameters(implementation.samples // 2, **settings))
+        step = drawn(implementation, torch.stack([ROW, ROW]), HEAD, parameters(implementation.samples // 4, **settings))
         said.append(require_law(implementation.verify(step)[:, 0], law(ROW[None], **settings), _named(settings)))
     return "; ".join(said)
 

@@ -44,8 +44,8 @@ def draft_rounding(implementation: Implementation) -> str:
     Seen: drafts sampled from logits rounded to bf16, ratios computed from the float32 ones. Wanted: the target's law,
     for logits so large that rounding to bf16 changes the distribution.
     """
-    target = torch.tensor([[0.0, 0.6, -0.4, 0.2], [0.0, 0.0, 0.0, 0.0]])
-    head = torch.tensor([[200.0, 200.45, 199.6, 199.55]])  # bf16 has steps of 1 here
+    target = torch.tensor([[0.9, -0.8, -0.7, -0.8], [0.0, 0.0, 0.0, 0.0]])
+    head = 400 + target[:1]  # bf16 has steps of 2 here: all alike
     said = []
     for dtype in (torch.float32, torch.bfloat16):
         step = drawn(implementation, target, head.to(dtype), parameters(implementation.samples // 2))

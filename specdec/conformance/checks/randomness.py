@@ -35,10 +35,10 @@ def one_stream(implementation: Implementation) -> str:
     """Drafting, acceptance and recovery draw from streams of their own.
 
     Shared noise makes the accepted drafts those that were likely to be drawn, and the output biased (seen: chi-square
-    1585 where 70 was expected). Wanted: the joint law of three tokens, over several steps, is the target's.
+    1585 where 70 was expected). Wanted: the joint law of two tokens, over one or two steps, is the target's.
     """
-    tokens, _ = generate(implementation, parameters(implementation.samples), n=2, length=3)
-    return require_law(place(tokens), chain_law(3), "joint law of three tokens")
+    tokens = generate(implementation, parameters(implementation.samples), n=2, length=2)
+    return require_law(place(tokens), chain_law(2), "joint law of two tokens")
 
 
 def block_steps(implementation: Implementation) -> str:
@@ -46,9 +46,9 @@ def block_steps(implementation: Implementation) -> str:
 
     The block rule looks at drafts and random numbers behind the last accepted draft. Where they are named by the
     token's position alone, the next step meets them again: each step is exact, and their sequence biased. Wanted: the
-    joint law of two tokens, over several steps.
+    joint law of two tokens, over one or two steps.
     """
-    tokens, _ = generate(implementation, parameters(implementation.samples), n=2, length=2, method="block")
+    tokens = generate(implementation, parameters(implementation.samples), n=2, length=2, method="block")
     return require_law(place(tokens), chain_law(2), "joint law of two tokens")
 
 
@@ -130,13 +130,13 @@ def seeds(implementation: Implementation) -> str:
     different = parameters(40)
     first = same_again(implementation, different, known, rows)
     distinct = len(first[:, 0].unique())
-    require(distinct > 20, f"40 seeds give {distinct} different tokens over 1000 like ones")
+    require(distinct > 30, f"40 seeds give {distinct} different tokens over 1000 like ones")
     alike = same_again(implementation, replace(different, seed=torch.full((40,), 5)), known, rows)
     require(len(alike.unique(dim=0)) == 1, f"one seed gives {len(alike.unique(dim=0))} different outputs")
     repeated = (same_again(implementation, different, known, rows) == first).all(1)
     require(repeated.all(), f"{int((~repeated).sum())} of 40 seeded requests emit other tokens when run again")
     distinct = len(same_again(implementation, different, unknown, rows)[:, 0].unique())
-    require(distinct > 20, f"40 requests without a seed give {distinct} different tokens")
+    require(distinct > 30, f"40 requests without a seed give {distinct} different tokens")
     return "40 seeded requests repeat; 40 others differ"
 
 
