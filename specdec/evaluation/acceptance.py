@@ -15,9 +15,11 @@ from torch import Tensor
 
 from specdec.heads.module import MTPHead
 from specdec.sampling import GREEDY_BELOW, SamplingBatch, filtered_logits
-from specdec.training.chain import run_chains
+from specdec.training.chain import run_states
 from specdec.training.data import Windows
 from specdec.training.target import Target
+
+LOGITS_AT_ONCE = 2**26  # of one side: 256 MiB in float32
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,13 @@ def measure_acceptance(
     sums = torch.zeros(4, steps, dtype=torch.float64)
     count = 0
     for batch in windows:
-        chains = run_chains(head, target, batch, target.hidden(batch), steps, autocast)
-        p, q = filters.probabilities(chains.target_logits), filters.probabilities(chains.draft_logits)
-        alpha = torch.minimum(p, q).sum(-1).double().clamp(max=1.0)
-        greedy = p.gather(-1, q.argmax(-1, keepdim=True)).squeeze(-1).double()
-        sums += torch.stack([v.sum(0) for v in (alpha, alpha.cumprod(-1), greedy, greedy.cumprod(-1))]).cpu()
-        count += len(alpha)
+        states = run_states(head, target, batch, target.hidden(batch), steps, autocast)
+        for part in states.split(max(1, LOGITS_AT_ONCE // (steps * target.weight.shape[0]))):
+            chains = part.logits(target, autocast)
+            p, q = filters.probabilities(chains.target_logits), filters.probabilities(chains.draft_logits)
+            alpha = torch.minimum(p, q).sum(-1).double().clamp(max=1.0)
+            greedy = p.gather(-1, q.argmax(-1, keepdim=True)).squeeze(-1).double()
+            sums += torch.stack([v.sum(0) for v in (alpha, alpha.cumprod(-1), greedy, greedy.cumprod(-1))]).cpu()
+            count += len(alpha)
     alpha_mean, prefix, greedy_mean, greedy_prefix = (sums / max(1, count)).tolist()
     return Acceptance(alpha_mean, 1 + sum(prefix), greedy_mean, 1 + sum(greedy_prefix), count, filters)

@@ -1,5 +1,6 @@
 """Draft and teacher side by side for every anchor of a batch of windows: what losses and evaluation both read."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -23,7 +24,36 @@ class Chains(NamedTuple):
     labels: Tensor
 
 
-def run_chains(
+class ChainStates(NamedTuple):
+    """The same chains before the LM head, whose logits may be too many to hold.
+
+    draft_hidden [n, K, d] of the head; target_hidden [M, d] at all positions; target_rows [n, K] int64, which of these
+    each step is compared with; labels [n, K] as above.
+    """
+
+    draft_hidden: Tensor
+    target_hidden: Tensor
+    target_rows: Tensor
+    labels: Tensor
+
+    def logits(self, target: Target, autocast: bool) -> Chains:
+        """All logits, the target's without gradient."""
+        used, which = self.target_rows.unique(return_inverse=True)
+        with torch.autocast(self.draft_hidden.device.type, torch.bfloat16, enabled=autocast):
+            with torch.no_grad():
+                teacher = target.logits(self.target_hidden[used])[which]
+            return Chains(target.logits(self.draft_hidden), teacher, self.labels)
+
+    def split(self, chains: int) -> Iterator["ChainStates"]:
+        """At most so many chains at a time."""
+        for start in range(0, len(self.labels), chains):
+            part = slice(start, start + chains)
+            yield ChainStates(
+                self.draft_hidden[part], self.target_hidden, self.target_rows[part], self.labels[part]
+            )  # fmt: skip
+
+
+def run_states(
     head: MTPHead,
     target: Target,
     windows: Windows,
@@ -31,7 +61,7 @@ def run_chains(
     steps: int,
     autocast: bool,
     labelled: bool = False,
-) -> Chains:
+) -> ChainStates:
     """Runs the head on windows whose final-norm states are hidden [B, T, d].
 
     Chains that leave their document are left out, as are those that predict tokens that do not count, and the one whose
@@ -43,13 +73,24 @@ def run_chains(
         states = hidden if hidden.dtype == torch.bfloat16 and autocast else hidden.float()
         embeddings = target.embed(windows.tokens)
         outs = unroll(head, embeddings, states, steps, windows.position_ids().to(device), documents)
-        valid = windows.whole_chains(steps, labelled)
-        valid[:, -1] = False  # its last step has no label in the window
-        rows, anchors = valid.nonzero(as_tuple=True)
-        index = anchors[:, None] + torch.arange(1, steps + 1)  # [n, K]: j + k
-        with torch.no_grad():
-            teacher = target.logits(hidden)[rows[:, None].to(device), index.to(device)]
-        kept = torch.stack([out[valid.to(device)] for out in outs], dim=1)
-        draft = target.logits(kept)
-    labels = windows.tokens[rows[:, None], index + 1].to(device)
-    return Chains(draft, teacher, labels)
+    valid = windows.whole_chains(steps, labelled)
+    valid[:, -1] = False  # its last step has no label in the window
+    rows, anchors = valid.nonzero(as_tuple=True)
+    index = anchors[:, None] + torch.arange(1, steps + 1)  # [n, K]: j + k
+    kept = torch.stack([out[valid.to(device)] for out in outs], dim=1)
+    labels = windows.tokens[rows[:, None], index + 1]
+    target_rows = rows[:, None] * hidden.shape[1] + index
+    return ChainStates(kept, hidden.flatten(0, 1), target_rows.to(device), labels.to(device))
+
+
+def run_chains(
+    head: MTPHead,
+    target: Target,
+    windows: Windows,
+    hidden: Tensor,
+    steps: int,
+    autocast: bool,
+    labelled: bool = False,
+) -> Chains:
+    """`run_states` with all logits."""
+    return run_states(head, target, windows, hidden, steps, autocast, labelled).logits(target, autocast)

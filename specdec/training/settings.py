@@ -14,6 +14,7 @@ from specdec.training.optim import DEFAULT_LR, OptimizerName, ScheduleName
 
 Init = Literal["last-layer", "random"]
 Labels = Literal["text", "target"]
+Weighting = Literal["one-minus-p"]
 
 # What may differ between a run and its resumption without changing the result.
 _FREE = ("output", "eval_every", "save_every", "cache_hidden")
@@ -26,6 +27,7 @@ class Settings:
     batch_tokens, seq_len in tokens; warmup as a share of the run; eval_every and save_every in steps and minutes.
     labels, for the loss `ce` alone: the text's own tokens, or tokens sampled from the target.
     text_field, messages_field, chat_template, loss_on: see encode.Reading. cache_hidden: folder of the target's states.
+    weighting: one-minus-p multiplies each token's loss by 1 - the target's probability of the text's token.
     """
 
     model: Path
@@ -57,6 +59,7 @@ class Settings:
     chat_template: Path | None = None
     loss_on: LossOn = "all"
     cache_hidden: Path | None = None
+    weighting: Weighting | None = None
 
     def __post_init__(self) -> None:
         self._one_of("loss", tuple(LOSSES))
@@ -65,6 +68,8 @@ class Settings:
         self._one_of("init", get_args(Init))
         self._one_of("labels", get_args(Labels))
         self._one_of("loss_on", get_args(LossOn))
+        if self.weighting is not None:
+            self._one_of("weighting", get_args(Weighting))
         self._one_of("dtype", ("bfloat16", "float32"))
         self._one_of("device", ("cpu", "cuda"))
         if self.device == "cuda" and not torch.cuda.is_available():

@@ -14,9 +14,9 @@ from specdec.heads.checkpoint import load_head
 from specdec.heads.config import HeadConfig
 from specdec.heads.module import MTPHead, init_from_target, init_random
 from specdec.training.batches import Batches, held_out_windows
-from specdec.training.chain import run_chains
+from specdec.training.chain import run_states
 from specdec.training.data import TokenStream, Windows
-from specdec.training.losses import LOSSES, acceptance
+from specdec.training.objective import Objective
 from specdec.training.optim import make_optimizers, rate_factor, set_rate
 from specdec.training.settings import Settings
 from specdec.training.state import finish, save_state
@@ -58,6 +58,7 @@ class Trainer:
             self.total = -(-self.batches.per_epoch // settings.rows)
         self.head = self._initial_head().to(target.device)
         self.optimizers = make_optimizers(self.head, settings.optimizer, settings.rate)
+        self.objective = Objective(settings, target)
         self.autocast = settings.dtype == "bfloat16"
         self.step_number, self.elapsed = 0, 0.0
 
@@ -84,14 +85,9 @@ class Trainer:
         windows = self.batches[self.step_number]
         set_rate(self.optimizers, rate_factor(self.progress, self.settings.schedule, self.settings.warmup))
         hidden = self.hidden(self.step_number, windows)
-        labelled = self.settings.loss == "ce" and self.settings.labels == "text"
-        chains = run_chains(
-            self.head, self.target, windows, hidden, self.settings.num_steps_ahead, self.autocast, labelled
-        )
-        temperature = self.settings.temperature
-        draft, teacher = (x.float() / temperature for x in (chains.draft_logits, chains.target_logits))
-        labels = chains.labels if self.settings.labels == "text" else self._sampled(teacher)
-        per_chain = LOSSES[self.settings.loss](draft, teacher, labels)
+        steps, objective = self.settings.num_steps_ahead, self.objective
+        states = run_states(self.head, self.target, windows, hidden, steps, self.autocast, objective.labelled)
+        per_chain, alphas = objective(states, self.step_number, self.autocast)
         loss = per_chain.sum() / max(1, len(per_chain))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.head.parameters(), 1.0)
@@ -99,15 +95,7 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step_number += 1
-        with torch.no_grad():
-            alphas: list[float] = acceptance(draft[::8], teacher[::8]).mean(0).tolist()  # an eighth tells enough
         return loss.item(), alphas
-
-    def _sampled(self, teacher: Tensor) -> Tensor:
-        """Labels drawn from the target, [n, K] from logits [n, K, V]; the same for the same seed and step."""
-        generator = torch.Generator(teacher.device).manual_seed(self.settings.seed * 1_000_003 + self.step_number)
-        drawn = torch.multinomial(teacher.softmax(-1).flatten(0, 1), 1, generator=generator)
-        return drawn.view(teacher.shape[:2])
 
     def run(self, report: Report, evaluated: Callable[["Trainer", Acceptance], None]) -> dict[str, Any]:
         """Trains to the end of the budget, saving on the way; writes and returns the final report."""

@@ -63,7 +63,7 @@ def test_learns(folder, tmp_path, family):
     load_head(tmp_path / "long")
 
 
-@pytest.mark.parametrize("loss", ["ce", "kl", "reverse-kl", "tv", "lk-hybrid"])
+@pytest.mark.parametrize("loss", ["ce", "kl", "reverse-kl", "tv", "neg-log-alpha", "lk-hybrid"])
 def test_every_loss_falls(folder, tmp_path, monkeypatch, loss):
     seen = []
     plain = Trainer.step
@@ -134,6 +134,7 @@ def test_budget_in_minutes(folder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
+        (["--weighting", "p"], "--weighting 'p' is unknown: use one of one-minus-p"),
         (["--loss", "mse"], "--loss 'mse' is unknown: use one of ce, kl"),
         (["--labels", "guess"], "--labels 'guess' is unknown: use one of text, target"),
         (["--optimizer", "sgd"], "--optimizer 'sgd' is unknown"),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from specdec.training.fused.sweep import Slopes
 
-SLICE_ELEMENTS = 128 * 1024  # of one temporary: half a MiB in float32
+SLICE_ELEMENTS = 256 * 1024  # of one temporary: a MiB in float32
 MIN_SLICE = 256
 
 

@@ -1,0 +1,68 @@
+"""What a batch of chains loses: eager on all logits, or fused where the vocabulary is large."""
+
+import torch
+from torch import Tensor
+
+from specdec.training.chain import ChainStates
+from specdec.training.fused import FUSED, step_losses
+from specdec.training.losses import STEP_LOSSES, acceptance, chain_mean, demonstration_weights
+from specdec.training.settings import Settings
+from specdec.training.target import Target
+
+# From this vocabulary on, losses that have a fused form take it. Below it the logits of a batch are few, and a run
+# computes what it always has.
+FUSED_FROM = 16_384
+WEIGHT_ROWS = 256  # of the target's logits, made at a time for demonstration weights
+
+
+class Objective:
+    """The settings' loss against one target."""
+
+    def __init__(self, settings: Settings, target: Target) -> None:
+        self.settings, self.target = settings, target
+        self.fused = (
+            settings.loss in FUSED
+            and target.weight.shape[0] >= FUSED_FROM
+            and target.model.lm_head.bias is None  # the fused forms know a weight alone
+        )
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the text's own tokens enter the loss."""
+        return self.settings.weighting is not None or (self.settings.loss == "ce" and self.settings.labels == "text")
+
+    def __call__(self, states: ChainStates, step: int, autocast: bool) -> tuple[Tensor, list[float]]:
+        """Loss of each chain [n], and the mean acceptance of each chain step. step: seeds labels that are drawn."""
+        per_step, alphas = self._fused(states) if self.fused else self._eager(states, step, autocast)
+        weights = self._weights(states) if self.settings.weighting is not None else None
+        return chain_mean(per_step, weights), alphas.mean(0).tolist()
+
+    def _fused(self, states: ChainStates) -> tuple[Tensor, Tensor]:
+        return step_losses(
+            self.settings.loss, states.draft_hidden, states.target_hidden, self.target.weight,
+            temperature=self.settings.temperature, target_rows=states.target_rows,
+        )  # fmt: skip
+
+    def _eager(self, states: ChainStates, step: int, autocast: bool) -> tuple[Tensor, Tensor]:
+        chains = states.logits(self.target, autocast)
+        draft, teacher = (x.float() / self.settings.temperature for x in (chains.draft_logits, chains.target_logits))
+        labels = chains.labels if self.settings.labels == "text" else self._sampled(teacher, step)
+        with torch.no_grad():
+            alphas = acceptance(draft[::8], teacher[::8])  # an eighth tells enough
+        return STEP_LOSSES[self.settings.loss](draft, teacher, labels), alphas
+
+    def _sampled(self, teacher: Tensor, step: int) -> Tensor:
+        """Labels drawn from the target, [n, K] from logits [n, K, V]; the same for the same seed and step."""
+        generator = torch.Generator(teacher.device).manual_seed(self.settings.seed * 1_000_003 + step)
+        drawn = torch.multinomial(teacher.softmax(-1).flatten(0, 1), 1, generator=generator)
+        return drawn.view(teacher.shape[:2])
+
+    @torch.no_grad()
+    def _weights(self, states: ChainStates) -> Tensor:
+        """demonstration_weights [n, K], by the target as it is (at temperature 1), each position once."""
+        used, which = states.target_rows.unique(return_inverse=True)
+        tokens = torch.empty_like(used)
+        tokens[which] = states.labels  # chains that meet at a position have the same label there
+        parts = zip(states.target_hidden[used].split(WEIGHT_ROWS), tokens.split(WEIGHT_ROWS), strict=True)
+        weights = [demonstration_weights(self.target.logits(hidden), labels) for hidden, labels in parts]
+        return torch.cat(weights)[which]
