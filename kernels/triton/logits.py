@@ -1,7 +1,9 @@
 """Logits as weights and as ordered integers.
 
 A distribution is v -> [l(v) >= lowest] 2^((l(v) - shift) rate) factor, with rate = log2(e) / T. Its exponential is
-float32: the argument is a difference of two logits, rounded once, so a weight errs by about 1e-7 of itself.
+float32: the argument is a difference of two logits, rounded once, so a weight errs by about 1e-7 of itself. With normal
+logits of standard deviation 0.3 to 5 and V = 151,936, at most 0.03 % of draws then give another token than in float64.
+A second float32 for what rounding the argument loses would not help, as the GPU's own 2^x errs as much.
 
 Keys: the bits of a float, with those below the sign flipped for negative numbers, order like the floats do. bf16 and
 fp16 logits, widened, leave the lowest 16 and 13 bits of a key without information, and SHIFT drops them: fewer steps of

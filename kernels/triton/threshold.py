@@ -50,7 +50,10 @@ def gather(
     CAPACITY: tl.constexpr,
     SHIFT: tl.constexpr,
 ):
-    """How many tokens have low <= key < high, and their mass; the logits of the first CAPACITY go to `kept`."""
+    """How many tokens have low <= key < high, and their mass; the logits of the first CAPACITY go to `kept`.
+
+    The tiles that can hold such a token are listed first, as int16: vocabularies up to 2^24.
+    """
     tile = tl.arange(0, TILES)
     chosen = (tile < tiles) & (tile_keys >= low)
     tl.store(tile_list + tl.cumsum(chosen.to(tl.int32), 0) - 1, tile.to(tl.int16), mask=chosen)

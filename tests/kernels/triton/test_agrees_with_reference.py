@@ -155,6 +155,21 @@ def test_repaired_rows(subject: Subject, method: str):
     torch.testing.assert_close(out.expected_acceptance, known.expected_acceptance, **CLOSE)
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("temperature", [math.nan, math.inf, -1.0]), ("top_p", [0.0, math.nan, -2.0]), ("min_p", [math.nan, 3.0, -1.0])],
+)
+def test_unchecked_parameters_do_no_harm(subject: Subject, name: str, values: list[float]):
+    """Under "repair" nobody looks at them: a token of the vocabulary comes out, and the neighbour never notices."""
+    sampling = SamplingBatch.uniform(4, top_k=40, top_p=0.9, min_p=0.01, seed=5)
+    case = random_case(5, 700, 4, counts=[1, 0, 1, 0], sampling=sampling)
+    good = run(subject, case, "token", False, "repair")
+    getattr(sampling, name)[:3] = torch.tensor(values)
+    out = run(subject, case, "token", False, "repair")
+    assert ((out.token_ids >= -1) & (out.token_ids < 700)).all() and (out.token_ids[:, 0] >= 0).all()
+    assert torch.equal(out.token_ids[3], good.token_ids[3])
+
+
 def test_strided_rows(subject: Subject):
     case = random_case(3, 130, 3, torch.bfloat16, counts=[1, 0, 2])
     plain = run(subject, case, "token", False)
