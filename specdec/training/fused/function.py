@@ -33,7 +33,8 @@ class Divergences(torch.autograd.Function):
                 if gradient is not None and slopes is not None:
                     torch.mm(slopes, weight, out=gradient[block.rows])
         ctx.mark_non_differentiable(*(value for value, want in zip((alpha, kl), wanted, strict=True) if not want))
-        ctx.sides, ctx.wanted, ctx.step = sides, wanted, step
+        ctx.sides = sides if ctx.needs_input_grad[1] else None
+        ctx.wanted, ctx.step = wanted, step
         ctx.save_for_backward(*kept)
         return alpha, kl
 

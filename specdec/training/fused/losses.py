@@ -1,6 +1,7 @@
 """The fused losses: the same values as specdec.training.losses on the logits, from hidden states and weights."""
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, TypeAlias, TypedDict, Unpack, cast
 
@@ -143,6 +144,8 @@ def _row_step(backend: str, hidden: Tensor) -> RowStep:
         backend = "triton" if hidden.is_cuda else "chunked"
     if backend not in BACKENDS:
         raise SpecdecError(f"fused losses have no backend {backend!r}: use auto, {' or '.join(BACKENDS)}")
+    if backend == "triton" and importlib.util.find_spec("triton") is None:
+        raise SpecdecError("fused losses on a GPU need Triton: pip install triton, or use backend 'chunked'")
     module = importlib.import_module(f"specdec.training.fused.{backend}")
     return cast(RowStep, module.row_step)
 

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from triton.runtime import JITFunction
 
 from specdec.errors import SpecdecError
 from specdec.kernels.triton_losses.row_step import row_step_kernel
@@ -18,6 +19,8 @@ def row_step(
     count, vocab = z.shape
     if z.dtype == torch.float64:
         raise SpecdecError("fused losses on float64 need backend 'chunked': the Triton kernel computes in float32")
+    if isinstance(row_step_kernel, JITFunction) and not z.is_cuda:
+        raise SpecdecError(f"fused losses on {z.device} need backend 'chunked': Triton compiles for GPUs")
     alpha, kl = (torch.zeros(count, dtype=torch.float32, device=z.device) for _ in range(2))
     row_step_kernel[(count,)](
         z, t, target_rows, temperature, slopes.alpha, slopes.kl, alpha, kl, vocab,

@@ -165,6 +165,13 @@ def test_alphas_come_along_without_gradient():
     assert t.grad is None
 
 
+def test_no_rows_at_all():
+    h, t, w, _ = problem()
+    for name in FUSED:
+        value, slope = gradients(lambda h, name=name: step_losses(name, h, t[:0], w)[0], h[:0])
+        assert value.shape == (0, K) and slope.shape == (0, K, D)
+
+
 def test_inputs_are_not_written():
     inputs = problem(torch.float32)
     kept = [x.clone() for x in inputs]
