@@ -40,7 +40,7 @@ KNOWN: tuple[Known, ...] = (
     Known(
         "vllm-v2",
         "block-steps",
-        "acceptance and draft numbers are named by the position alone: behind a rejection the next step meets those that "
+        "acceptance and draft numbers are named by position alone: behind a rejection the next step meets those that "
         "this one has looked at",
         _VLLM,
     ),
