@@ -1,23 +1,36 @@
 """What an implementation of the verify step must offer to be tested, and what the tests hand it.
 
 To test one of your own, write a class and name it: `specdec conformance --implementation my_package.my_module:Mine`.
-A complete one, which verifies on the CPU with drafts that are point masses:
+A complete one, the token rule in PyTorch with torch's own random numbers:
 
     import torch
-    from specdec.conformance.base import DRAWS_DRAFTS, Drafts, Implementation, Step
+    from specdec.conformance.base import CAPABILITIES, DRAFT_ROWS, RAGGED, Drafts, Implementation
 
     class Mine(Implementation):
         name = "mine"
-        samples = 5000
-        lacks = {DRAWS_DRAFTS: "drafts come from n-grams", "block": "token rule only", ...}
+        samples = 500
+        lacks = {need: "not yet" for need in CAPABILITIES if need not in (DRAFT_ROWS, RAGGED)}
 
         def keep(self, token_ids, logits, sampling):
-            return Drafts(token_ids, None)
+            return Drafts(token_ids, logits)
 
-        def verify(self, step: Step) -> torch.Tensor:
-            p = (step.target.float() / step.sampling.temperature.repeat_interleave(...)[:, None]).softmax(-1)
-            ...
-            return tokens  # [B, n_max + 1], -1 behind the last one
+        def verify(self, step):
+            tokens = torch.full((len(step.counts), max(step.counts) + 1), -1)
+            ids, d = step.drafts.token_ids.tolist(), 0  # d: the request's first draft, d + b its first target row
+            for b, n in enumerate(step.counts):
+                t = max(float(step.sampling.temperature[b]), 1e-4)
+                for j in range(n + 1):
+                    rest = p = (step.target[d + b + j].double() / t).softmax(-1)
+                    if j < n:
+                        q = (step.drafts.rows[d + j].double() / t).softmax(-1)
+                        if torch.rand(()) < p[ids[d + j]] / q[ids[d + j]]:
+                            tokens[b, j] = ids[d + j]
+                            continue
+                        rest = (p - q).clamp(min=0)
+                    tokens[b, j] = torch.multinomial(rest if rest.sum() > 0 else p, 1)[0]
+                    break
+                d += n
+            return tokens
 
 Each check names what it needs of CAPABILITIES. One that needs something in `lacks` is reported as not applicable, with
 the reason given there; it is not a failure. Whatever is not in `lacks` is claimed, and tested.

@@ -1,9 +1,12 @@
 """The power of the checks: each of them catches the bug that it is named for, at the smallest number of samples."""
 
+import textwrap
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from specdec.conformance import base
 from specdec.conformance.base import CAPABILITIES
 from specdec.conformance.checks import CHECKS
 from specdec.conformance.mutants import MUTANTS, SAMPLES, Mutant
@@ -33,3 +36,13 @@ def test_every_bug_of_the_list_has_a_check():
     assert {int(check.bug) for check in CHECKS.values()} == set(range(1, 20))
     assert all(set(check.needs) <= set(CAPABILITIES) for check in CHECKS.values())
     assert all(check.summary.endswith(".") for check in CHECKS.values())
+
+
+def test_the_example_of_the_documentation():
+    """It is right, but says nothing of target rows that are NaN."""
+    text = (base.__doc__ or "").partition("own random numbers:\n")[2].partition("Each check names")[0]
+    space: dict[str, Any] = {}
+    exec(textwrap.dedent(text), space)
+    states = {name: run_check("mine", space["Mine"](), CHECKS[name]).state for name in CHECKS}
+    assert [name for name, state in states.items() if state == "failed"] == ["bad-target-rows"]
+    assert list(states.values()).count("passed") == 6
