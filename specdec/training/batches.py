@@ -51,9 +51,8 @@ def _that_count(stream: TokenStream, offsets: Tensor, length: int) -> Tensor:
     """Those of the windows in which some token counts. SpecdecError: none."""
     if stream.counted is None:
         return offsets
-    before = torch.nn.functional.pad(
-        stream.counted.cumsum(0, dtype=torch.int32), (1, 0)
-    )  # counted tokens before each place
+    # [N + 1]: how many count before each place.
+    before = torch.nn.functional.pad(stream.counted.cumsum(0, dtype=torch.int32), (1, 0))
     offsets = offsets[before[offsets + length] > before[offsets]]
     if not len(offsets):
         raise SpecdecError(

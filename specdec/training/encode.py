@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +12,7 @@ from specdec.training.chat import ChatTemplate, Span, prompt_of
 from specdec.training.formats import Chat, Document, Fields, Tokens
 
 LossOn = Literal["all", "assistant"]
-BATCH = 64  # documents tokenized in one call
+BATCH, BATCH_SIZE = 64, 2 << 20  # documents tokenized in one call, and characters: tokenizers use many bytes for each
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,7 @@ class Encoder:
     def __call__(self, documents: Iterable[Document]) -> Iterator[Encoded]:
         """Raises SpecdecError, naming the document: ids beyond the vocabulary, a chat that cannot be rendered,
         nothing that tells the assistant's tokens from others where only they count."""
-        rest = iter(documents)
-        while batch := list(islice(rest, BATCH)):
+        for batch in _batches(documents):
             texts = [self._text(d) for d in batch if not isinstance(d.content, Tokens)]
             of_texts = iter(self._tokenize([text for text, _ in texts], [spans for _, spans in texts]))
             for document in batch:
@@ -142,6 +140,19 @@ class Encoder:
             f"--loss-on assistant: {document.origin} does not say what the assistant said; give chats or the output of "
             "`specdec generate`, or use --loss-on all"
         )
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += len(document)
+        if len(batch) == BATCH or size >= BATCH_SIZE:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _inside(begins: np.ndarray, spans: list[Span]) -> np.ndarray:

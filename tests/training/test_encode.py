@@ -63,7 +63,9 @@ def test_texts_and_tokens_stand_behind_the_start_token(tokenizer):
     assert text.counted is None and text.ids.dtype == np.int32
 
 
-def test_order_is_kept_across_batches(tokenizer):
+@pytest.mark.parametrize("size", [10, 2 << 20])
+def test_order_is_kept_across_batches(tokenizer, monkeypatch, size):
+    monkeypatch.setattr("specdec.training.encode.BATCH_SIZE", size)
     contents = [Tokens([i % 250]) if i % 3 else "ab" * (i % 5 + 1) for i in range(150)]
     encoded = encode(Encoder(tokenizer), *contents)
     expected = [list(c.ids) if isinstance(c, Tokens) else tokenizer(c)["input_ids"] for c in contents]

@@ -38,10 +38,16 @@ class Document:
     origin: str
 
     def is_blank(self) -> bool:
+        return not self.content.strip() if isinstance(self.content, str) else len(self) == 0
+
+    def __len__(self) -> int:
+        """In characters, tokens, or about the characters of a chat: what it costs to encode."""
         content = self.content
         if isinstance(content, str):
-            return not content.strip()
-        return not (content.ids if isinstance(content, Tokens) else content.messages)
+            return len(content)
+        if isinstance(content, Tokens):
+            return len(content.ids)
+        return sum(len(str(message)) for message in content.messages)
 
 
 @dataclass(frozen=True)

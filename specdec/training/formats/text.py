@@ -6,7 +6,7 @@ from pathlib import Path
 from specdec.training.formats.base import Document, Fields
 from specdec.training.formats.lines import decode, lines
 
-PIECE = 4 << 20  # bytes: what one document may hold in memory, as text and while it is tokenized
+PIECE = 1 << 20  # bytes: what one document may hold in memory, as text and while it is tokenized
 
 
 class Text:
