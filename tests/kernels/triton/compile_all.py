@@ -1,6 +1,6 @@
 """Compiles every launch of the triton backend for a GPU that need not be there; prints one line per binary.
 
-Run as a process of its own, without TRITON_INTERPRET: `python compile_all.py sm_90 bfloat16`. The backend runs on CPU
+Run as a process of its own, without TRITON_INTERPRET: `python compile_all.py sm_90 bfloat16 151936`. The backend runs on CPU
 tensors, but its launches end behind the compiler: signature, constants and alignment are those of real arguments.
 """
 
@@ -53,14 +53,14 @@ def compile_launches(vocab: int, dtype: torch.dtype) -> None:
     backend.sample_draft(target[:2], sampling, 1, "repair")
 
 
-def main(target: str, dtype: str) -> None:
+def main(target: str, dtype: str, *vocabularies: str) -> None:
     gpu = GPUTarget("cuda", int(target.removeprefix("sm_")), 32)
     driver = {"get_current_target": lambda: gpu, "get_current_device": lambda: 0, "get_current_stream": lambda _: 0}
     triton.runtime.driver.set_active(SimpleNamespace(**driver))
     for name in launches.__all__:
         setattr(launches, name, Compiler(getattr(launches, name), target))
-    for vocab in (151_936, 1):  # in a launch an integer of 1 is a constant
-        compile_launches(vocab, getattr(torch, dtype))
+    for vocab in vocabularies:
+        compile_launches(int(vocab), getattr(torch, dtype))
 
 
 if __name__ == "__main__":
