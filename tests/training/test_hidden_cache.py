@@ -231,9 +231,7 @@ def test_a_disk_that_fills_up_keeps_finished_shards(tmp_path, folder, target, st
         plain(file, content)
 
     monkeypatch.setattr(shards_module, "replace_file", full)
-    with pytest.raises(
-        SpecdecError, match=r"cannot write .* \(No space left on device\): make room .* kept"
-    ):
+    with pytest.raises(SpecdecError, match=r"cannot write .* \(No space left on device\): make room .* kept"):
         filled(make(path, folder, target, stream))
     monkeypatch.setattr(shards_module, "replace_file", plain)
     made = made_by(monkeypatch)
