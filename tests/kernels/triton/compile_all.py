@@ -1,7 +1,7 @@
 """Compiles every launch of the triton backend for a GPU that need not be there; prints one line per binary.
 
 Run as a process of its own, without TRITON_INTERPRET: `python compile_all.py sm_90 bfloat16 151936`. The backend runs
-on CPU tensors, but its launches end behind the compiler: signature, constants and alignment are those of real arguments.
+on CPU tensors, but its launches end behind the compiler: signature, constants, alignment are those of real arguments.
 """
 
 import itertools
