@@ -146,6 +146,9 @@ def test_parquet(tmp_path):
     assert contents(tmp_path / "a.parquet", text="text") == ["one", "three"]
     assert contents(tmp_path / "a.parquet", messages="messages") == [Chat(CHAT)] * 2
     assert contents(tmp_path / "no_suffix") == ["one", "three"]
+    mixed = pa.table({"text": ["one", None, None], "token_ids": [None, [2], None]})  # each row in a column of its own
+    pq.write_table(mixed, tmp_path / "mixed.parquet")
+    assert contents(tmp_path / "mixed.parquet") == ["one", Tokens([2])]
     with pytest.raises(SpecdecError, match=r"has the columns text, messages, id, token_ids, but no body: .*--text"):
         contents(tmp_path / "a.parquet", text="body")
     with pytest.raises(SpecdecError, match=r'"id" in row 1 of .*a.parquet is 1, not a text'):

@@ -75,19 +75,19 @@ class Fields:
         return [name for name in present if name in wanted or name in _BESIDE]
 
     def document(self, record: Any, origin: str) -> Document | None:
-        """The document in a record; None where its field is null. SpecdecError: no such field, or the wrong type."""
+        """The document in a record; None where all its fields are null. SpecdecError: no such field, a wrong type."""
         candidates = self.candidates()
-        name = next((n for n in candidates if isinstance(record, Mapping) and n in record), None)
-        if name is None:
+        present = [n for n in candidates if n in record] if isinstance(record, Mapping) else []
+        if not present:
             quoted = " or ".join(f'"{n}"' for n in candidates)
             raise SpecdecError(
                 f"{origin} is not an object with {quoted}: mend or remove it, or name its field with --text-field or "
                 "--messages-field"
             )
-        value = record[name]
-        if value is None:
+        name = next((n for n in present if record[n] is not None), None)  # tables hold nulls for what a row lacks
+        if name is None:
             return None
-        content = _READERS[candidates[name]](value, record, f'"{name}" in {origin}')
+        content = _READERS[candidates[name]](record[name], record, f'"{name}" in {origin}')
         return Document(content, origin)
 
 
