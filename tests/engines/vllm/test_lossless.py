@@ -14,7 +14,7 @@ import torch
 from specdec.conformance.statistics import two_sample
 from tests.engines.vllm.engine import Outcome, ours, run_child, speculative
 
-THINK, THOUGHT = 8, 9  # the tokens of ( and )
+THINK, THOUGHT, E = 8, 9, 69  # the tokens of ( and ) and e
 TOKENS = 6
 LEVEL = 1e-4 / 64
 # Few cells, so that each expects enough counts: a top-k of 3 leaves 3^4 sequences of tokens 2-5 behind one first token.
@@ -122,9 +122,9 @@ def test_preempted_requests_are_lossless(prompts: list[list[int]]) -> None:
 
 
 def constrained_jobs(prompts: list[list[int]], repeat: int) -> list[dict]:
-    """What makes a row depend on the drafts before it (an end forbidden so far, penalties, a grammar, a budget for
-    thinking, which begins with THINK and ends with THOUGHT), and what vLLM refuses under speculation (min-p, logit
-    bias)."""
+    """What makes a row depend on the drafts before it (an end forbidden so far, penalties, a grammar, bad words, a
+    budget for thinking, which begins with THINK and ends with THOUGHT), what vLLM refuses under speculation (min-p,
+    logit bias), and a set of allowed tokens."""
     frequent = list(range(190, 700))
     each = [
         {"min_tokens": 3, "stop_token_ids": frequent},
@@ -132,6 +132,7 @@ def constrained_jobs(prompts: list[list[int]], repeat: int) -> list[dict]:
         {"structured_outputs": {"regex": "[a-d]{8}"}},
         {"min_p": 0.15, "top_k": 0, "ignore_eos": True},
         {"logit_bias": {"31": 4.0, "77": 4.0}, "ignore_eos": True},
+        {"allowed_token_ids": [*range(60, 120), *frequent], "bad_words": ["e"], "frequency_penalty": 0.8},
         {"thinking_token_budget": 2, "ignore_eos": True},
         {"thinking_token_budget": 3, "ignore_eos": True},
     ]
@@ -156,7 +157,9 @@ def test_constrained_requests_are_lossless(prompts: list[list[int]]) -> None:
     assert len(lengths) > 1 and min(lengths) > 3, "min_tokens must bind, and some requests must end early"
     assert len({tuple(tokens) for tokens in outcome.tokens(2)}) > 20, "the grammar must leave a choice"
     assert any(31 in tokens or 77 in tokens for tokens in outcome.tokens(4)), "the bias must show"
-    for budget, job in ((2, 5), (3, 6)):
+    limited = {token for tokens in outcome.tokens(5) for token in tokens}
+    assert E not in limited and limited <= {*range(60, 120), *range(190, 700)}
+    for budget, job in ((2, 6), (3, 7)):
         closed = [tokens.index(THOUGHT) for tokens in outcome.tokens(job)]
         assert max(closed) == budget and closed.count(budget) > 0.5 * len(closed), "the budget must bind"
 
