@@ -138,16 +138,16 @@ def cpu() -> Iterator[Finding]:
 def backends() -> Iterator[Finding]:
     """Each verify backend against the reference, on a small batch whose every row is random."""
     try:
-        from specdec.verify import backends as usable
+        from specdec.verify.backends import BACKENDS, problem_of
     except ImportError as error:
         yield Finding("verify", "broken", f"cannot be imported: {error}", "install specdec again (`make setup`)")
         return
-    names = usable()
-    if "cpu" not in names:
-        remedy = "build it: `make setup`, which needs a C++20 compiler"
-        yield Finding("verify cpu", "broken", "the extension specdec._C is not there", remedy)
-    for name in names:
-        yield _try_backend(name)
+    for name in BACKENDS.names():
+        problem = problem_of(name)
+        if problem is None:
+            yield _try_backend(name)
+        else:  # the CPU's is needed everywhere, the GPU's only where there is one
+            yield Finding(f"verify {name}", "broken" if name == "cpu" else "absent", problem)
 
 
 def _try_backend(name: str) -> Finding:
@@ -155,12 +155,14 @@ def _try_backend(name: str) -> Finding:
 
     from specdec.sampling import SamplingBatch
     from specdec.verify import Draft, sample_draft, verify
+    from specdec.verify.backends import BACKENDS
 
+    device = next(d for d in ("cpu", "cuda") if BACKENDS.get(name).accepts(torch.device(d)))
     generator = torch.Generator().manual_seed(0)
     batch, drafts, vocabulary = 8, 3, 1003
-    sampling = SamplingBatch.uniform(batch, temperature=0.8, top_k=50, top_p=0.95, seed=7, position=11)
-    rows = torch.randn(batch, drafts, vocabulary, generator=generator)
-    target = torch.randn(batch * (drafts + 1), vocabulary, generator=generator)
+    sampling = SamplingBatch.uniform(batch, 0.8, top_k=50, top_p=0.95, seed=7, position=11, device=device)
+    rows = torch.randn(batch, drafts, vocabulary, generator=generator).to(device)
+    target = torch.randn(batch * (drafts + 1), vocabulary, generator=generator).to(device)
     tokens = [sample_draft(rows[:, j], sampling, j, backend="reference")[0] for j in range(drafts)]
     draft = Draft(torch.stack(tokens, 1).flatten(), [drafts] * batch, logits=rows.flatten(0, 1))
     expected = verify(target, draft, sampling, backend="reference").token_ids

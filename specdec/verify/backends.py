@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import warnings
 from typing import Literal, Protocol, TypeAlias, cast
 
 import torch
@@ -18,7 +19,7 @@ OnBadRow: TypeAlias = Literal["raise", "repair"]
 class Backend(Protocol):
     """What a backend module offers; inputs have passed specdec.verify.checks."""
 
-    def available(self) -> bool: ...  # on this machine
+    def problem(self) -> str | None: ...  # why it cannot run on this machine, as a clause; None: it can
 
     def accepts(self, device: torch.device) -> bool: ...  # tensors on this device
 
@@ -48,45 +49,39 @@ class Backend(Protocol):
 
 
 BACKENDS: Registry[Backend] = Registry("verify backend")
+NEEDS = {"cpu": "specdec._C", "triton": "triton"}  # modules without which a backend cannot be imported
+# What serves the tensors of a device, fastest first.
+FOR_DEVICE = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpu", "reference")}
 _by_device: dict[str, Backend] = {}
 
 
-def _module(name: str) -> Backend:
-    return cast(Backend, importlib.import_module(f"specdec.verify.{name}"))
+def _register(name: str) -> None:
+    def create() -> Backend:
+        if (problem := _missing(name)) is not None:
+            raise SpecdecError(f"The verify backend '{name}' cannot be used: {problem}.")
+        return cast(Backend, importlib.import_module(f"specdec.verify.{name}"))
+
+    BACKENDS.register(name, create)
 
 
-def _cpu() -> Backend:
-    if importlib.util.find_spec("specdec._C") is None:
-        raise SpecdecError("The cpu backend is not built: install specdec with pip, or use backend='reference'.")
-    return _module("cpu")
-
-
-def _triton() -> Backend:
-    if importlib.util.find_spec("triton") is None:
-        raise SpecdecError("The triton backend needs the package triton: install it, or use backend='auto'.")
-    return _module("triton")
-
-
-BACKENDS.register("cuda", lambda: _module("cuda"))
-BACKENDS.register("triton", _triton)
-BACKENDS.register("cpu", _cpu)
-BACKENDS.register("reference", lambda: _module("reference"))
+for _name in ("cuda", "triton", "cpu", "reference"):
+    _register(_name)
 
 
 def backends() -> list[str]:
     """The names that can be used on this machine."""
-    return [name for name in BACKENDS.names() if _usable(name)]
+    return [name for name in BACKENDS.names() if problem_of(name) is None]
 
 
 def choose(name: str, device: torch.device) -> Backend:
-    """The backend called `name`; for "auto" the first one that takes tensors on `device`. Raises SpecdecError."""
+    """The backend called `name`, or for "auto" the fastest one for tensors on `device`. Raises SpecdecError.
+
+    Size does not matter to the choice: `cpu` is the faster one for every shape that bench/verify.py has measured. Where
+    "auto" has to pass over a faster backend, it says so, once. One that fails later raises: nothing takes its place.
+    """
     if name == "auto":
         if device.type not in _by_device:
-            # On CPU tensors the triton backend is an interpreter, for tests.
-            names = [n for n in BACKENDS.names() if not (n == "triton" and device.type == "cpu")]
-            _by_device[device.type] = next(
-                BACKENDS.get(n) for n in names if _usable(n) and BACKENDS.get(n).accepts(device)
-            )
+            _by_device[device.type] = _fastest(device)
         return _by_device[device.type]
     backend = BACKENDS.get(name)
     if not backend.accepts(device):
@@ -94,9 +89,29 @@ def choose(name: str, device: torch.device) -> Backend:
     return backend
 
 
-def _usable(name: str) -> bool:
-    if name == "cpu" and importlib.util.find_spec("specdec._C") is None:
-        return False
-    if name == "triton" and importlib.util.find_spec("triton") is None:
-        return False
-    return BACKENDS.get(name).available()
+def _fastest(device: torch.device) -> Backend:
+    names = FOR_DEVICE.get(device.type, ("reference",))
+    problems = {name: problem_of(name) for name in names}
+    chosen = next(name for name in names if problems[name] is None)  # the reference runs everywhere
+    for name in names[: names.index(chosen)]:
+        warnings.warn(
+            f"The verify backend '{name}' cannot be used: {problems[name]}. Tensors on {device.type} are served by "
+            f"'{chosen}', which is slower.",
+            stacklevel=4,
+        )
+    return BACKENDS.get(chosen)
+
+
+def problem_of(name: str) -> str | None:
+    """Why the backend cannot be used on this machine, as a clause; None where it can."""
+    missing = _missing(name)
+    return missing if missing is not None else BACKENDS.get(name).problem()
+
+
+def _missing(name: str) -> str | None:
+    module = NEEDS.get(name)
+    if module is None or importlib.util.find_spec(module) is not None:
+        return None
+    if module.startswith("specdec."):
+        return f"{module} is not built; install specdec with pip, which needs a C++ compiler"
+    return f"the package {module} is not installed"

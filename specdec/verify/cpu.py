@@ -24,8 +24,8 @@ _BAD_ROW = 1
 _NO_ROWS = (0, 0, 0)
 
 
-def available() -> bool:
-    return True
+def problem() -> str | None:
+    return None
 
 
 def accepts(device: torch.device) -> bool:

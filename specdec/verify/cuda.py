@@ -6,7 +6,6 @@ every torch version.
 
 import contextlib
 import ctypes
-import warnings
 from ctypes import POINTER, c_char_p, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
@@ -25,6 +24,7 @@ from specdec.verify.device_step import DeviceStep
 from specdec.verify.types import NUM_STATS, Draft, VerifyOutput
 
 LIBRARY = "libspecdec_cuda.so"
+OLDEST = (8, 0)  # compute capability
 
 _DTYPE_CODES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
 
@@ -133,16 +133,15 @@ class Kernels:
 
 
 @cache
-def kernels() -> Kernels | None:
-    """Those of the installed library; None where the build made none, or (with a warning) it cannot be loaded."""
+def kernels() -> Kernels:
+    """Those of the installed library. Raises SpecdecError where the build made none, or it cannot be loaded."""
     path = library_path()
     if path is None:
-        return None
+        raise SpecdecError("The CUDA kernels are not built: install specdec where nvcc is on PATH.")
     try:
         return Kernels(path)
     except OSError as error:
-        warnings.warn(f"The cuda backend cannot be loaded: {error}.", stacklevel=2)
-        return None
+        raise SpecdecError(f"The CUDA kernels cannot be loaded ({error}): install specdec again.") from None
 
 
 def library_path() -> Path | None:
@@ -150,8 +149,16 @@ def library_path() -> Path | None:
     return next((path for folder in specdec.__path__ if (path := Path(folder) / LIBRARY).exists()), None)
 
 
-def available() -> bool:
-    return torch.cuda.is_available() and kernels() is not None
+def problem() -> str | None:
+    if not torch.cuda.is_available():
+        return "there is no GPU"
+    if torch.cuda.get_device_capability() < OLDEST:
+        return "the GPU is older than sm_80"
+    try:
+        kernels()
+    except SpecdecError as error:
+        return str(error).removesuffix(".")
+    return None
 
 
 def accepts(device: torch.device) -> bool:
@@ -167,7 +174,7 @@ def verify_token(
     on_bad_row: OnBadRow,
 ) -> VerifyOutput:
     """See specdec.verify.verify."""
-    return _loaded().verify("verify_token", target_logits, draft, sampling, counts, expected_acceptance, on_bad_row)
+    return kernels().verify("verify_token", target_logits, draft, sampling, counts, expected_acceptance, on_bad_row)
 
 
 def verify_block(
@@ -179,19 +186,12 @@ def verify_block(
     on_bad_row: OnBadRow,
 ) -> VerifyOutput:
     """See specdec.verify.verify."""
-    return _loaded().verify("verify_block", target_logits, draft, sampling, counts, expected_acceptance, on_bad_row)
+    return kernels().verify("verify_block", target_logits, draft, sampling, counts, expected_acceptance, on_bad_row)
 
 
 def sample_draft(logits: Tensor, sampling: SamplingBatch, step: int, on_bad_row: OnBadRow) -> tuple[Tensor, Tensor]:
     """See specdec.verify.sample_draft."""
-    return _loaded().sample_draft(logits, sampling, step, on_bad_row)
-
-
-def _loaded() -> Kernels:
-    found = kernels()
-    if found is None:
-        raise SpecdecError("The cuda backend is not built: install specdec with nvcc on PATH, or use backend='auto'.")
-    return found
+    return kernels().sample_draft(logits, sampling, step, on_bad_row)
 
 
 def _verify_task(step: DeviceStep, scratch: Tensor) -> _VerifyTask:

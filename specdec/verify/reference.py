@@ -63,8 +63,8 @@ Uniform: TypeAlias = Callable[[int, int], Tensor]  # (offset from the step's fir
 Rule: TypeAlias = Callable[[Tensor, Sequence[DraftToken], Uniform], Verdict]  # target rows [n + 1, V], n drafts
 
 
-def available() -> bool:
-    return True
+def problem() -> str | None:
+    return None
 
 
 def accepts(device: torch.device) -> bool:

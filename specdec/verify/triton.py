@@ -37,8 +37,8 @@ _SHIFT = {torch.bfloat16: 16, torch.float16: 13, torch.float32: 0}
 _MANY_WARPS, _FEW_WARPS = 8, 4
 
 
-def available() -> bool:
-    return torch.cuda.is_available() or interpreted()
+def problem() -> str | None:
+    return None if torch.cuda.is_available() or interpreted() else "there is no GPU"
 
 
 def interpreted() -> bool:

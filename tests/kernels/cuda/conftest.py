@@ -27,11 +27,9 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
 def machine(request: pytest.FixtureRequest, name: str) -> tuple[Kernels, torch.device]:
     if name == "emulated":
         return request.getfixturevalue("emulated"), torch.device("cpu")
-    if not cuda.available():
-        pytest.skip("no GPU, or built without nvcc")
-    kernels = cuda.kernels()
-    assert kernels is not None
-    return kernels, torch.device("cuda")
+    if (problem := cuda.problem()) is not None:
+        pytest.skip(problem)
+    return cuda.kernels(), torch.device("cuda")
 
 
 @pytest.fixture(params=[(m, way) for m in MACHINES for way in WAYS], ids=" ".join)
