@@ -175,7 +175,7 @@ def test_shapes_that_do_not_fit():
 
 def test_unknown_names_list_the_valid_ones():
     case = random_case(6, 20, 2)
-    with pytest.raises(SpecdecError, match="Unknown verify backend 'gpu': use one of .*cpu, reference"):
+    with pytest.raises(SpecdecError, match=r"Unknown verify backend 'gpu': use one of .*cpu, reference"):
         verify(case.target, case.draft, case.sampling, backend="gpu")
     with pytest.raises(SpecdecError, match="Unknown verify method 'best': use one of token"):
         verify(case.target, case.draft, case.sampling, method="best")
