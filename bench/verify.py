@@ -6,7 +6,7 @@ exceed the last-level cache, as in serving; "warm" meets the same copy again and
 holds at most beyond its inputs. The floor reads target and draft rows once, with torch.sum.
 
 By default one axis at a time is varied from the cell batch 8, drafts 3, vocabulary 151,936, bf16, T=0.8, top-k 50,
-top-p 0.95. Cells that --output holds already are not run again.
+top-p 0.95. Cells that --output holds already are not run again. vLLM V1, SGLang and FlashInfer leave min-p out.
 
 On a GPU the time is the device's, with the host ahead of it; what the host takes to issue a step is in the results too.
 

@@ -62,5 +62,6 @@ CONTENDERS = [
     *(ours(name, "block") for name in ("cuda", "triton", "cpu")),
     Contender("vllm-v1", _needs("vllm", ("cpu", "cuda")), engines.vllm_v1),
     Contender("vllm-v2", _needs("vllm", ("cuda",)), engines.vllm_v2),
+    Contender("sglang", _needs("sglang", ("cuda",)), engines.sglang),
     Contender("flashinfer", _needs("flashinfer", ("cuda",)), engines.flashinfer),
 ]

@@ -104,6 +104,39 @@ def vllm_v2(case: Case) -> tuple[Prepare, Run]:
     return nothing, run
 
 
+def sglang(case: Case) -> tuple[Prepare, Run]:
+    """Softmax and renormalisation of the target rows, then the chain kernel, as `eagle_sample` does. Left out, in
+    SGLang's favour: the softmax of the draft rows, which its draft step has made."""
+    kernels = importlib.import_module("sglang.kernels.ops.speculative.reject_sampling")
+    renorm = importlib.import_module("sglang.kernels.ops.sampling.renorm_triton")
+    n, batch, s, off = case.shape.drafts, case.shape.batch, case.sampling, FILTERS[case.shape.filters]
+    device, slots, draft_rows = case.target.device, n + 1, case.draft.logits
+    assert draft_rows is not None, "bench drafts are sampled"
+    each = torch.arange(batch, device=device).repeat_interleave(slots)
+    temperature, top_k, top_p = s.temperature[each, None], s.top_k[each], s.top_p[each]
+    q = (draft_rows.float() / s.temperature.repeat_interleave(n)[:, None]).softmax(-1).view(batch, n, -1)
+    ids = torch.cat([case.draft.token_ids.new_zeros(batch, 1), case.draft.token_ids.view(batch, n)], 1).long()
+    index = torch.arange(batch * slots, device=device).view(batch, slots)
+    coins, final = torch.rand(batch, slots, device=device), torch.rand(batch, device=device)
+
+    def run(_: Any) -> Any:
+        p = (case.target.float() / temperature).softmax(-1)
+        if "top_k" in off:
+            p = renorm.top_k_renorm_probs_triton(p, top_k)
+        if "top_p" in off:
+            p = renorm.top_p_renorm_probs_triton(p, top_p)
+        predicts = torch.zeros(batch * slots, dtype=torch.int32, device=device)
+        accept_index = torch.full((batch, slots), -1, dtype=torch.int32, device=device)
+        accepted = torch.empty(batch, dtype=torch.int32, device=device)
+        kernels.chain_speculative_sampling_triton(
+            predicts, accept_index, accepted, ids, index, None, None, coins, final, p.view(batch, slots, -1), q,
+            1.0, 1.0, True, block_verification=False,
+        )  # fmt: skip
+        return predicts, accepted
+
+    return nothing, run
+
+
 def flashinfer(case: Case) -> tuple[Prepare, Run]:
     """Chain speculative sampling, and the probabilities it needs: softmax, top-k and top-p of target and draft rows."""
     sampling = importlib.import_module("flashinfer.sampling")

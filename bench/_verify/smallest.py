@@ -1,6 +1,6 @@
 """Every kernel of a backend once, on the smallest cases that take each of its paths: what compute-sanitizer watches.
 
-    compute-sanitizer --tool memcheck --error-exitcode 9 python bench/_verify/smallest.py cuda
+compute-sanitizer --tool memcheck --error-exitcode 9 python bench/_verify/smallest.py cuda
 """
 
 import sys
