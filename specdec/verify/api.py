@@ -10,13 +10,13 @@ from torch import Tensor
 from specdec.errors import SpecdecError
 from specdec.registry import Registry
 from specdec.sampling import SamplingBatch
-from specdec.verify.backends import Backend, OnBadRow, backends, choose
+from specdec.verify.backends import Backend, backends, choose
 from specdec.verify.checks import check_draft, check_logits, check_on_bad_row
-from specdec.verify.types import Draft, VerifyOutput
+from specdec.verify.types import Draft, OnBadRow, VerifyInput, VerifyOutput
 
 __all__ = ["METHODS", "backends", "sample_draft", "verify"]
 
-Method: TypeAlias = Callable[[Tensor, Draft, SamplingBatch, list[int], bool, OnBadRow], VerifyOutput]
+Method: TypeAlias = Callable[[VerifyInput], VerifyOutput]
 
 # How a method's function is found in a backend.
 METHODS: Registry[Callable[[Backend], Method]] = Registry("verify method")
@@ -65,7 +65,8 @@ def verify(
         if sum(counts):
             _warn_one_hot()
         method = "token"
-    return METHODS.get(method)(chosen)(target_logits, draft, sampling, counts, expected_acceptance, on_bad_row)
+    given = VerifyInput(target_logits, draft, sampling, counts, expected_acceptance, on_bad_row)
+    return METHODS.get(method)(chosen)(given)
 
 
 def sample_draft(

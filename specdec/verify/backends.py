@@ -3,7 +3,7 @@
 import importlib
 import importlib.util
 import warnings
-from typing import Literal, Protocol, TypeAlias, cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -11,9 +11,7 @@ from torch import Tensor
 from specdec.errors import SpecdecError
 from specdec.registry import Registry
 from specdec.sampling import SamplingBatch
-from specdec.verify.types import Draft, VerifyOutput
-
-OnBadRow: TypeAlias = Literal["raise", "repair"]
+from specdec.verify.types import OnBadRow, VerifyInput, VerifyOutput
 
 
 class Backend(Protocol):
@@ -23,25 +21,9 @@ class Backend(Protocol):
 
     def accepts(self, device: torch.device) -> bool: ...  # tensors on this device
 
-    def verify_token(
-        self,
-        target_logits: Tensor,
-        draft: Draft,
-        sampling: SamplingBatch,
-        counts: list[int],
-        expected_acceptance: bool,
-        on_bad_row: OnBadRow,
-    ) -> VerifyOutput: ...
+    def verify_token(self, given: VerifyInput) -> VerifyOutput: ...
 
-    def verify_block(
-        self,
-        target_logits: Tensor,
-        draft: Draft,
-        sampling: SamplingBatch,
-        counts: list[int],
-        expected_acceptance: bool,
-        on_bad_row: OnBadRow,
-    ) -> VerifyOutput: ...
+    def verify_block(self, given: VerifyInput) -> VerifyOutput: ...
 
     def sample_draft(
         self, logits: Tensor, sampling: SamplingBatch, step: int, on_bad_row: OnBadRow

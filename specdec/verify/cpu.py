@@ -15,9 +15,8 @@ from torch import Tensor
 from specdec import _C
 from specdec.errors import BadLogitsError, SpecdecError
 from specdec.sampling import SamplingBatch
-from specdec.verify.backends import OnBadRow
 from specdec.verify.checks import first_bad_rows, is_bad_row, repaired, sampling_error
-from specdec.verify.types import NUM_STATS, Draft, VerifyOutput
+from specdec.verify.types import NUM_STATS, OnBadRow, VerifyInput, VerifyOutput
 
 _DTYPE_CODES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
 _BAD_ROW = 1
@@ -45,45 +44,24 @@ def select_isa(name: str) -> None:
         raise SpecdecError(str(error)) from None
 
 
-def verify_token(
-    target_logits: Tensor,
-    draft: Draft,
-    sampling: SamplingBatch,
-    counts: list[int],
-    expected_acceptance: bool,
-    on_bad_row: OnBadRow,
-) -> VerifyOutput:
+def verify_token(given: VerifyInput) -> VerifyOutput:
     """See specdec.verify.verify."""
-    return _verify(_C.verify_token, target_logits, draft, sampling, counts, expected_acceptance, on_bad_row)
+    return _verify(_C.verify_token, given)
 
 
-def verify_block(
-    target_logits: Tensor,
-    draft: Draft,
-    sampling: SamplingBatch,
-    counts: list[int],
-    expected_acceptance: bool,
-    on_bad_row: OnBadRow,
-) -> VerifyOutput:
+def verify_block(given: VerifyInput) -> VerifyOutput:
     """See specdec.verify.verify."""
-    return _verify(_C.verify_block, target_logits, draft, sampling, counts, expected_acceptance, on_bad_row)
+    return _verify(_C.verify_block, given)
 
 
-def _verify(
-    kernel: Callable[..., tuple[int, int, int] | None],
-    target_logits: Tensor,
-    draft: Draft,
-    sampling: SamplingBatch,
-    counts: list[int],
-    expected_acceptance: bool,
-    on_bad_row: OnBadRow,
-) -> VerifyOutput:
+def _verify(kernel: Callable[..., tuple[int, int, int] | None], given: VerifyInput) -> VerifyOutput:
+    draft, sampling, counts = given.draft, given.sampling, given.counts
     batch, n = len(counts), draft.token_ids.shape[0]
     width = max(counts, default=0) + 1
     tokens = torch.empty((batch, width), dtype=torch.int32)
     accepted = torch.empty(batch, dtype=torch.int32)
     probability = torch.empty(n, dtype=torch.float32)
-    alpha = torch.empty(n, dtype=torch.float32) if expected_acceptance else None
+    alpha = torch.empty(n, dtype=torch.float32) if given.expected_acceptance else None
     token_ids = draft.token_ids.contiguous()
     stats = None if draft.row_stats is None else draft.row_stats.contiguous()
     rows = None if draft.rows is None or draft.logits is None else draft.rows.contiguous()
@@ -107,12 +85,12 @@ def _verify(
             torch.get_num_threads(),
         )
 
-    fault = run(target_logits)
-    bad_row = torch.full((batch,), -1, dtype=torch.int32) if on_bad_row == "repair" else None
+    fault = run(given.target_logits)
+    bad_row = torch.full((batch,), -1, dtype=torch.int32) if given.on_bad_row == "repair" else None
     if bad_row is not None and fault is not None and fault[0] == _BAD_ROW:
         per_request = torch.tensor(counts, dtype=torch.int64) + 1
-        bad_row = first_bad_rows(target_logits, torch.arange(batch).repeat_interleave(per_request), batch)
-        fault = run(repaired(target_logits))
+        bad_row = first_bad_rows(given.target_logits, torch.arange(batch).repeat_interleave(per_request), batch)
+        fault = run(repaired(given.target_logits))
     if fault is not None:
         raise _error(fault, sampling, "target")
     return VerifyOutput(tokens, accepted, alpha, probability, bad_row)

@@ -18,10 +18,9 @@ import specdec
 from specdec.errors import BadLogitsError, SpecdecError
 from specdec.sampling import SamplingBatch
 from specdec.verify import device_step
-from specdec.verify.backends import OnBadRow
 from specdec.verify.checks import check_sampling
 from specdec.verify.device_step import DeviceStep
-from specdec.verify.types import NUM_STATS, Draft, VerifyOutput
+from specdec.verify.types import NUM_STATS, OnBadRow, VerifyInput, VerifyOutput
 
 LIBRARY = "libspecdec_cuda.so"
 OLDEST = (8, 0)  # compute capability
@@ -84,22 +83,13 @@ class Kernels:
         bytes, that each may use; 0: as suits the device. For tests and measurements."""
         self._function("limit")(team, shared_bytes)
 
-    def verify(
-        self,
-        method: str,
-        target_logits: Tensor,
-        draft: Draft,
-        sampling: SamplingBatch,
-        counts: list[int],
-        expected_acceptance: bool,
-        on_bad_row: OnBadRow,
-    ) -> VerifyOutput:
-        """method: "verify_token" or "verify_block"; the rest as in specdec.verify.verify."""
-        step = device_step.begin(target_logits, draft, sampling, counts, expected_acceptance, on_bad_row)
-        size = self._function("scratch_bytes")(step.batch, len(draft.token_ids))
-        scratch = torch.empty(size, dtype=torch.uint8, device=target_logits.device)
-        self._launch(method, _verify_task(step, scratch), target_logits.device)
-        return device_step.end(step, on_bad_row)
+    def verify(self, method: str, given: VerifyInput) -> VerifyOutput:
+        """method: "verify_token" or "verify_block"."""
+        step = device_step.begin(given)
+        size = self._function("scratch_bytes")(step.batch, len(step.token_ids))
+        scratch = torch.empty(size, dtype=torch.uint8, device=step.target.device)
+        self._launch(method, _verify_task(step, scratch), step.target.device)
+        return device_step.end(step, given.on_bad_row)
 
     def sample_draft(
         self, logits: Tensor, sampling: SamplingBatch, step: int, on_bad_row: OnBadRow
@@ -165,28 +155,14 @@ def accepts(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def verify_token(
-    target_logits: Tensor,
-    draft: Draft,
-    sampling: SamplingBatch,
-    counts: list[int],
-    expected_acceptance: bool,
-    on_bad_row: OnBadRow,
-) -> VerifyOutput:
+def verify_token(given: VerifyInput) -> VerifyOutput:
     """See specdec.verify.verify."""
-    return kernels().verify("verify_token", target_logits, draft, sampling, counts, expected_acceptance, on_bad_row)
+    return kernels().verify("verify_token", given)
 
 
-def verify_block(
-    target_logits: Tensor,
-    draft: Draft,
-    sampling: SamplingBatch,
-    counts: list[int],
-    expected_acceptance: bool,
-    on_bad_row: OnBadRow,
-) -> VerifyOutput:
+def verify_block(given: VerifyInput) -> VerifyOutput:
     """See specdec.verify.verify."""
-    return kernels().verify("verify_block", target_logits, draft, sampling, counts, expected_acceptance, on_bad_row)
+    return kernels().verify("verify_block", given)
 
 
 def sample_draft(logits: Tensor, sampling: SamplingBatch, step: int, on_bad_row: OnBadRow) -> tuple[Tensor, Tensor]:

@@ -7,9 +7,8 @@ from torch import Tensor
 
 from specdec.errors import BadLogitsError
 from specdec.sampling import SamplingBatch
-from specdec.verify.backends import OnBadRow
 from specdec.verify.checks import check_sampling
-from specdec.verify.types import Draft, VerifyOutput
+from specdec.verify.types import OnBadRow, VerifyInput, VerifyOutput
 
 
 @dataclass(slots=True)
@@ -45,19 +44,12 @@ class DeviceStep:
         return self.tokens.shape[1] - 1
 
 
-def begin(
-    target_logits: Tensor,
-    draft: Draft,
-    sampling: SamplingBatch,
-    counts: list[int],
-    expected_acceptance: bool,
-    on_bad_row: OnBadRow,
-) -> DeviceStep:
-    """Inputs as in specdec.verify.verify, which has checked them. Under "raise" also checks sampling parameters, and so
-    waits for the device."""
-    if on_bad_row == "raise":
-        check_sampling(sampling)
-    device, batch, n = target_logits.device, len(counts), draft.token_ids.shape[0]
+def begin(given: VerifyInput) -> DeviceStep:
+    """Under "raise" also checks sampling parameters, and so waits for the device."""
+    if given.on_bad_row == "raise":
+        check_sampling(given.sampling)
+    draft, counts = given.draft, given.counts
+    device, batch, n = given.target_logits.device, len(counts), draft.token_ids.shape[0]
     # The shapes of the batch are known to the host. One copy, from pinned memory where there is a GPU: not waited for.
     rows = torch.tensor([0, *(c + 1 for c in counts)], dtype=torch.int32).cumsum(0, dtype=torch.int32)
     request = torch.arange(batch, dtype=torch.int32).repeat_interleave(rows.diff())
@@ -65,19 +57,19 @@ def begin(
     if device.type != "cpu":
         shape = shape.pin_memory().to(device, non_blocking=True)
     return DeviceStep(
-        target=target_logits,
+        target=given.target_logits,
         first_row=shape[: batch + 1],
         request_of_row=shape[batch + 1 :],
         token_ids=draft.token_ids.contiguous(),
         draft_logits=draft.logits,
         draft_stats=None if draft.row_stats is None else draft.row_stats.contiguous(),
         draft_rows=None if draft.rows is None or draft.logits is None else draft.rows.contiguous(),
-        sampling=sampling,
+        sampling=given.sampling,
         tokens=torch.full((batch, max(counts, default=0) + 1), -1, dtype=torch.int32, device=device),
         accepted=torch.zeros(batch, dtype=torch.int32, device=device),
         bad_row=torch.full((batch,), -1, dtype=torch.int32, device=device),
         probability=torch.full((n,), torch.nan, device=device),
-        alpha=torch.zeros(n, device=device) if expected_acceptance else None,
+        alpha=torch.zeros(n, device=device) if given.expected_acceptance else None,
     )
 
 

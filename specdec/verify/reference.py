@@ -40,10 +40,18 @@ from specdec.sampling import (
     thresholds,
     weights,
 )
-from specdec.verify.backends import OnBadRow
 from specdec.verify.block import block, clipped_ratio, residual
 from specdec.verify.checks import check_rows, check_sampling, first_bad_rows, is_bad_row, repaired
-from specdec.verify.types import LOG_SUM_EXP, SAMPLED_LOGIT, TEMPERATURE, THRESHOLD, Draft, VerifyOutput
+from specdec.verify.types import (
+    LOG_SUM_EXP,
+    SAMPLED_LOGIT,
+    TEMPERATURE,
+    THRESHOLD,
+    Draft,
+    OnBadRow,
+    VerifyInput,
+    VerifyOutput,
+)
 
 
 class DraftToken(NamedTuple):
@@ -71,44 +79,23 @@ def accepts(device: torch.device) -> bool:
     return True
 
 
-def verify_token(
-    target_logits: Tensor,
-    draft: Draft,
-    sampling: SamplingBatch,
-    counts: list[int],
-    expected_acceptance: bool,
-    on_bad_row: OnBadRow,
-) -> VerifyOutput:
+def verify_token(given: VerifyInput) -> VerifyOutput:
     """See specdec.verify.verify."""
-    return apply_rule(token_rule, target_logits, draft, sampling, counts, expected_acceptance, on_bad_row)
+    return apply_rule(token_rule, given)
 
 
-def verify_block(
-    target_logits: Tensor,
-    draft: Draft,
-    sampling: SamplingBatch,
-    counts: list[int],
-    expected_acceptance: bool,
-    on_bad_row: OnBadRow,
-) -> VerifyOutput:
+def verify_block(given: VerifyInput) -> VerifyOutput:
     """See specdec.verify.verify."""
-    return apply_rule(block_rule, target_logits, draft, sampling, counts, expected_acceptance, on_bad_row)
+    return apply_rule(block_rule, given)
 
 
-def apply_rule(
-    rule: Rule,
-    target_logits: Tensor,
-    draft: Draft,
-    sampling: SamplingBatch,
-    counts: list[int],
-    expected_acceptance: bool,
-    on_bad_row: OnBadRow,
-) -> VerifyOutput:
+def apply_rule(rule: Rule, given: VerifyInput) -> VerifyOutput:
+    target_logits, draft, sampling, counts = given.target_logits, given.draft, given.sampling, given.counts
     device, batch = target_logits.device, len(counts)
     check_sampling(sampling)
     request_of_row = torch.repeat_interleave(torch.arange(batch), torch.tensor(counts, dtype=torch.int64) + 1)
     bad_row = None
-    if on_bad_row == "repair":
+    if given.on_bad_row == "repair":
         bad_row = first_bad_rows(target_logits, request_of_row.to(device), batch)
         target_logits = repaired(target_logits)
     else:
@@ -132,7 +119,7 @@ def apply_rule(
         for j, value in enumerate(verdict.probability):
             probability[first + j] = value
         first += n
-    return VerifyOutput(tokens, accepted, alpha if expected_acceptance else None, probability, bad_row)
+    return VerifyOutput(tokens, accepted, alpha if given.expected_acceptance else None, probability, bad_row)
 
 
 def token_rule(p: Tensor, drafts: Sequence[DraftToken], uniform: Uniform) -> Verdict:

@@ -22,11 +22,10 @@ from specdec.errors import BadLogitsError
 from specdec.kernels.triton import launches
 from specdec.kernels.triton.rows import NUM_FACTS
 from specdec.sampling import SamplingBatch
-from specdec.verify.backends import OnBadRow
 from specdec.verify.checks import check_sampling
 from specdec.verify.device_step import DeviceStep, begin, end
 from specdec.verify.reference import draft_purpose
-from specdec.verify.types import NUM_STATS, Draft, VerifyOutput
+from specdec.verify.types import NUM_STATS, OnBadRow, VerifyInput, VerifyOutput
 
 TILE = 512  # logits: the finest piece of a row of which statistics are kept
 GROUP = 8  # tiles that a program takes at once
@@ -50,32 +49,14 @@ def accepts(device: torch.device) -> bool:
     return device.type == ("cpu" if interpreted() else "cuda")
 
 
-def verify_token(
-    target_logits: Tensor,
-    draft: Draft,
-    sampling: SamplingBatch,
-    counts: list[int],
-    expected_acceptance: bool,
-    on_bad_row: OnBadRow,
-) -> VerifyOutput:
+def verify_token(given: VerifyInput) -> VerifyOutput:
     """See specdec.verify.verify."""
-    step = begin(target_logits, draft, sampling, counts, expected_acceptance, on_bad_row)
-    _verify(step, block=False)
-    return end(step, on_bad_row)
+    return _verify(given, block=False)
 
 
-def verify_block(
-    target_logits: Tensor,
-    draft: Draft,
-    sampling: SamplingBatch,
-    counts: list[int],
-    expected_acceptance: bool,
-    on_bad_row: OnBadRow,
-) -> VerifyOutput:
+def verify_block(given: VerifyInput) -> VerifyOutput:
     """See specdec.verify.verify."""
-    step = begin(target_logits, draft, sampling, counts, expected_acceptance, on_bad_row)
-    _verify(step, block=True)
-    return end(step, on_bad_row)
+    return _verify(given, block=True)
 
 
 def sample_draft(logits: Tensor, sampling: SamplingBatch, step: int, on_bad_row: OnBadRow) -> tuple[Tensor, Tensor]:
@@ -148,9 +129,14 @@ class _Plan:
         )  # fmt: skip
 
 
-def _verify(step: DeviceStep, block: bool) -> None:
-    if not step.batch:
-        return
+def _verify(given: VerifyInput, block: bool) -> VerifyOutput:
+    step = begin(given)
+    if step.batch:
+        _launch(step, block)
+    return end(step, given.on_bad_row)
+
+
+def _launch(step: DeviceStep, block: bool) -> None:
     num_rows, num_drafts = step.target.shape[0], step.token_ids.shape[0]
     ids, q, q_rows, q_stats = step.token_ids, step.draft_logits, step.draft_rows, step.draft_stats
     without_stats = q is not None and q_stats is None and num_drafts > 0

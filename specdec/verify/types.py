@@ -2,8 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from torch import Tensor
+
+from specdec.sampling import SamplingBatch
+
+OnBadRow: TypeAlias = Literal["raise", "repair"]
 
 # Columns of row statistics (float64): enough to know q(sampled token) without reading the row again.
 TEMPERATURE, THRESHOLD, LOG_SUM_EXP, SAMPLED_LOGIT = range(4)
@@ -37,6 +42,21 @@ class Draft:
         """num_per_request as a list."""
         counts = self.num_per_request
         return counts.tolist() if isinstance(counts, Tensor) else list(counts)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyInput:
+    """One verify step as specdec.verify.verify has checked it, for a backend; the fields are its parameters.
+
+    counts: draft.num_per_request as a list.
+    """
+
+    target_logits: Tensor
+    draft: Draft
+    sampling: SamplingBatch
+    counts: list[int]
+    expected_acceptance: bool
+    on_bad_row: OnBadRow
 
 
 @dataclass(slots=True)

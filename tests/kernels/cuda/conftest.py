@@ -6,7 +6,8 @@ import torch
 from specdec.verify import cuda
 from specdec.verify.backends import BACKENDS
 from specdec.verify.cuda import Kernels
-from tests.kernels.cuda.subject import KERNELS, Subject, build_emulation, why_no_emulation
+from tests.kernels.cuda.subject import KERNELS, Split, build_emulation, why_no_emulation
+from tests.kernels.subject import Subject
 from tests.verify.conftest import one_thread  # noqa: F401  a fixture, used here too
 
 # (thread blocks to a row, bytes of shared memory): rows in the shared memory of one block and of a cluster of four, and
@@ -39,7 +40,7 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     kernels, device = machine(request, name)
     team, shared = WAYS[way]
     # On a real device the workspace is larger, and so is what little is too little for a cache.
-    yield Subject(kernels, device, team, shared if name == "emulated" else 4 * shared)
+    yield Subject(Split(kernels, team, shared if name == "emulated" else 4 * shared), device)
     kernels.limit()
 
 
@@ -48,7 +49,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """The name of a backend, for tests that every backend passes."""
     name, team = request.param
     kernels, device = machine(request, name)
-    subject = Subject(kernels, device, team)
+    subject = Subject(Split(kernels, team), device)
     monkeypatch.setitem(BACKENDS._creators, "kernels under test", lambda: subject)
     monkeypatch.setitem(BACKENDS._created, "kernels under test", subject)
     return "kernels under test"

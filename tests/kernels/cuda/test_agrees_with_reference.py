@@ -4,7 +4,6 @@ Tolerance: both work in float64, and differ by rounding alone. Design bound: oth
 """
 
 import functools
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,18 +13,13 @@ from hypothesis import strategies as st
 from specdec.sampling import SamplingBatch
 from specdec.verify import Draft, VerifyOutput, reference
 from tests.helpers.cases import Case, random_case
-from tests.kernels.cuda.subject import Subject
+from tests.kernels.subject import Subject, run
 from tests.verify.test_backends_agree import damaged
 
 METHODS = ["token", "block"]
 KINDS = ["stats", "logits", "one-hot"]
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 CLOSE = {"atol": 1e-6, "rtol": 1e-6}
-
-
-def run(backend: object, case: Case, method: str, expected_acceptance: bool = True) -> VerifyOutput:
-    function: Callable[..., VerifyOutput] = getattr(backend, f"verify_{method}")
-    return function(case.target, case.draft, case.sampling, case.draft.counts(), expected_acceptance, "raise")
 
 
 @functools.cache  # the reference is slow, and the same for all ways to split a row

@@ -9,7 +9,8 @@ import torch
 from specdec.verify.cuda import Kernels
 from tests.helpers.cases import random_case
 from tests.kernels.cuda.conftest import WAYS
-from tests.kernels.cuda.subject import HERE, Subject, build_emulation, why_no_emulation
+from tests.kernels.cuda.subject import HERE, Split, build_emulation, why_no_emulation
+from tests.kernels.subject import run
 
 FAULTS = {
     "a thread leaves": (1, "waits at block_sync, where 63 of 64 have arrived, for ever"),
@@ -53,21 +54,21 @@ def test_a_missing_barrier_shows_in_another_order(faulty: ctypes.CDLL):
 
 
 @pytest.fixture(params=WAYS.values(), ids=WAYS)
-def emulated_subject(request: pytest.FixtureRequest, emulated: Kernels) -> Iterator[Subject]:
-    yield Subject(emulated, torch.device("cpu"), *request.param)
+def split(request: pytest.FixtureRequest, emulated: Kernels) -> Iterator[Split]:
+    yield Split(emulated, *request.param)
     emulated.limit()
     emulated._library.specdec_emulation_order(0)
 
 
 @pytest.mark.parametrize("kind", ["stats", "logits"])
-def test_the_order_of_the_threads_does_not_matter(emulated_subject: Subject, kind: str):
+def test_the_order_of_the_threads_does_not_matter(split: Split, emulated: Kernels, kind: str):
     """Missing barriers would show. Every sum has an order of its own, or is one of integers: equal to the last bit."""
     case = random_case(1, 2500, 6, torch.float32, kind)
     seen = []
     for order in (0, 1, 2, 3):
-        emulated_subject.kernels._library.specdec_emulation_order(order)
-        for method in (emulated_subject.verify_token, emulated_subject.verify_block):
-            out = method(case.target, case.draft, case.sampling, case.draft.counts(), True, "raise")
+        emulated._library.specdec_emulation_order(order)
+        for method in ("token", "block"):
+            out = run(split, case, method)
             seen.append(
                 [out.token_ids, out.num_accepted, out.expected_acceptance, out.acceptance_probability.nan_to_num()]
             )

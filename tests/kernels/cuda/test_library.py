@@ -13,6 +13,7 @@ from specdec.sampling import SamplingBatch
 from specdec.verify import Draft, backends, cuda, verify
 from specdec.verify.cuda import Kernels
 from tests.helpers.cases import Case, random_case
+from tests.kernels.subject import as_input
 
 NVCC = shutil.which("nvcc", path="/usr/local/cuda/bin") or shutil.which("nvcc")
 needs_nvcc = pytest.mark.skipif(NVCC is None, reason="no nvcc: built without the CUDA kernels")
@@ -56,9 +57,7 @@ def test_an_error_of_cuda_is_raised_with_its_text():
         pytest.skip("there is a GPU, which runs it")
     case = random_case(0, 20, 2)
     with pytest.raises(SpecdecError, match=r"could not run verify_token on cpu: .+"):
-        Kernels(installed()).verify(
-            "verify_token", case.target, case.draft, case.sampling, case.draft.counts(), False, "raise"
-        )
+        Kernels(installed()).verify("verify_token", as_input(case))
 
 
 def test_only_tensors_on_a_gpu_are_taken():

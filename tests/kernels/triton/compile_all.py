@@ -19,6 +19,7 @@ from specdec.kernels.triton import launches
 from specdec.sampling import SamplingBatch
 from specdec.verify import Draft
 from specdec.verify import triton as backend
+from specdec.verify.types import VerifyInput
 
 
 @dataclass
@@ -49,7 +50,7 @@ def compile_launches(vocab: int, dtype: torch.dtype) -> None:
     ):
         methods = (backend.verify_token, backend.verify_block) if draft.logits is not None else (backend.verify_token,)
         for method, expected_acceptance in itertools.product(methods, (False, True)):
-            method(target, draft, sampling, counts, expected_acceptance, "repair")
+            method(VerifyInput(target, draft, sampling, counts, expected_acceptance, "repair"))
     backend.sample_draft(target[:2], sampling, 1, "repair")
 
 

@@ -7,8 +7,8 @@ pytest.importorskip("triton")
 
 from specdec.verify import triton
 from specdec.verify.backends import BACKENDS
+from tests.kernels.subject import Subject
 from tests.kernels.triton.interpreter import patch_once
-from tests.kernels.triton.subject import Subject
 from tests.verify.conftest import one_thread  # noqa: F401  a fixture, used here too
 
 
@@ -16,10 +16,10 @@ from tests.verify.conftest import one_thread  # noqa: F401  a fixture, used here
 def subject() -> Iterator[Subject]:
     """The kernels on the GPU; without one, in the interpreter."""
     if torch.cuda.is_available():
-        yield Subject(torch.device("cuda"))
+        yield Subject(triton, torch.device("cuda"))
     elif triton.interpreted():
         undo = patch_once()
-        yield Subject(torch.device("cpu"))
+        yield Subject(triton, torch.device("cpu"))
         undo()
     else:
         pytest.skip("no GPU, and triton was imported before TRITON_INTERPRET=1 was set")

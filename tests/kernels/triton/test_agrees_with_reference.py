@@ -14,21 +14,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from specdec.sampling import SamplingBatch
-from specdec.verify import Draft, VerifyOutput, reference, triton
+from specdec.verify import Draft, reference, triton
 from specdec.verify.backends import choose
 from tests.helpers.cases import Case, random_case
-from tests.kernels.triton.subject import Subject
+from tests.kernels.subject import Subject, as_input, run
 from tests.verify.test_backends_agree import damaged
 
 METHODS = ["token", "block"]
 KINDS = ["stats", "logits", "one-hot"]
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 CLOSE = {"atol": 1e-6, "rtol": 1e-6}
-
-
-def run(backend: object, case: Case, method: str, expected_acceptance: bool, on_bad_row: str = "raise") -> VerifyOutput:
-    function = getattr(backend, f"verify_{method}")
-    return function(case.target, case.draft, case.sampling, case.draft.counts(), expected_acceptance, on_bad_row)
 
 
 def check(subject: Subject, case: Case, method: str, skips: bool = False) -> None:
@@ -198,14 +193,13 @@ def test_auto_never_chooses_the_interpreter():
 @pytest.mark.parametrize("method", METHODS)
 def test_repair_does_not_wait_for_the_gpu(subject: Subject, method: str):
     case = random_case(4, 5003, 4)
-    target, draft, sampling = subject._there(case.target, case.draft, case.sampling)
-    counts = case.draft.counts()
+    step = subject.moved(as_input(case, False, "repair"))
     function = getattr(triton, f"verify_{method}")
-    function(target, draft, sampling, counts, False, "repair")  # compiles
+    function(step)  # compiles
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        function(target, draft, sampling, counts, False, "repair")
+        function(step)
     finally:
         torch.cuda.set_sync_debug_mode(before)
 
@@ -217,6 +211,5 @@ def test_a_matrix_of_more_than_2_to_the_31_logits(subject: Subject):
     stride = 2**30 + 3
     flat = torch.empty(3 * stride + 50, dtype=torch.bfloat16, device=subject.device)
     target = flat.as_strided((4, 50), (stride, 1)).copy_(case.target)
-    _, draft, sampling = subject._there(case.target, case.draft, case.sampling)
-    out = triton.verify_token(target, draft, sampling, case.draft.counts(), False, "raise")
+    out = triton.verify_token(replace(subject.moved(as_input(case, False)), target_logits=target))
     assert torch.equal(out.token_ids.cpu(), plain.token_ids)

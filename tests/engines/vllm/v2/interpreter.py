@@ -4,7 +4,8 @@ For a process of its own: it changes vLLM for good, and must come before anythin
 """
 
 import os
-from typing import Any
+
+from specdec.conformance.implementations.interpreted import allow_any_mask
 
 ENVIRONMENT = {
     "TRITON_INTERPRET": "1",
@@ -29,24 +30,7 @@ def enable_kernels() -> None:
     triton_utils.HAS_TRITON = True
     triton_utils.triton = triton
     triton_utils.tl = triton.language
-    _take_any_integer_for_a_mask()
-
-
-def _take_any_integer_for_a_mask() -> None:
-    """The interpreter computes some masks (`a & b & c`) as 8-bit integers, which its memory accesses then refuse."""
-    from triton.runtime.interpreter import InterpreterBuilder as Builder
-
-    load, store = Builder.create_masked_load, Builder.create_masked_store
-
-    def create_masked_load(self: Any, ptrs: Any, mask: Any, *rest: Any) -> Any:
-        mask.data = mask.data.astype(bool)
-        return load(self, ptrs, mask, *rest)
-
-    def create_masked_store(self: Any, ptrs: Any, value: Any, mask: Any, *rest: Any) -> Any:
-        mask.data = mask.data.astype(bool)
-        return store(self, ptrs, value, mask, *rest)
-
-    Builder.create_masked_load, Builder.create_masked_store = create_masked_load, create_masked_store
+    allow_any_mask()
 
 
 def schedule_asynchronously() -> None:

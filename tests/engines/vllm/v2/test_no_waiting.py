@@ -23,9 +23,10 @@ from specdec.engines.vllm.v2.rows import DraftRows
 from specdec.engines.vllm.v2.slots import SlotTable
 from specdec.engines.vllm.v2.verifier import Verifier
 from specdec.sampling import SamplingBatch
-from specdec.verify import Draft, VerifyOutput
-from specdec.verify.backends import BACKENDS, OnBadRow
+from specdec.verify import VerifyOutput
+from specdec.verify.backends import BACKENDS
 from specdec.verify.device_step import begin, end
+from specdec.verify.types import OnBadRow, VerifyInput
 from tests.engines.vllm.v2.batches import SLOTS, N, V, request_states, step_of, verifier_of
 
 META = torch.device("meta")
@@ -34,16 +35,14 @@ META = torch.device("meta")
 class WithoutKernels:
     """A GPU backend's frame."""
 
-    def available(self) -> bool:
-        return False
+    def problem(self) -> str:
+        return "it has none"
 
     def accepts(self, device: torch.device) -> bool:
         return device.type == "meta"
 
-    def verify_token(
-        self, target: Tensor, draft: Draft, sampling: SamplingBatch, counts: list[int], exact: bool, bad: OnBadRow
-    ) -> VerifyOutput:
-        return end(begin(target, draft, sampling, counts, exact, bad), bad)
+    def verify_token(self, given: VerifyInput) -> VerifyOutput:
+        return end(begin(given), given.on_bad_row)
 
     verify_block = verify_token
 
