@@ -37,28 +37,35 @@ void Machine::run_team(int64_t shared_bytes) {
       warp.size = 32;
     }
   }
-  std::vector<int> order(team_.size);
-  std::iota(order.begin(), order.end(), 0);
-  if (order_seed_ == 1) std::reverse(order.begin(), order.end());
-  if (order_seed_ > 1) std::shuffle(order.begin(), order.end(), std::mt19937(order_seed_));
-  for (int i : order) {
+  for (int i = 0; i < team_.size; ++i) {
     Fiber& fiber = *fibers_[i];
     fiber.thread = i % kThreads;
     fiber.rank = i / kThreads;
     fiber.finished = false;
     fiber.waits_for = nullptr;
   }
+  const std::vector<int> ranks = order(team_size_), warps = order(kThreads / 32), lanes = order(32);
+  // One after the other, each warp and each block goes as far as it can before the next one does anything.
+  const auto warp_ahead = [&](int first) {
+    bool progress = false;
+    for (int lane : lanes) progress |= resume(*fibers_[first + lane]);
+    return progress;
+  };
+  const auto block_ahead = [&](int first) {
+    bool progress = false;
+    for (int warp : warps) {
+      while (warp_ahead(first + 32 * warp)) progress = true;
+    }
+    return progress;
+  };
   bool progress = true;
-  while (progress && error_.empty()) {
+  while (progress) {
     progress = false;
-    for (int i : order) {
-      Fiber& fiber = *fibers_[i];
-      if (fiber.finished || (fiber.waits_for && fiber.waits_for->round == fiber.waits_round)) continue;
-      resume(fiber);
-      progress = true;
-      if (!error_.empty()) return;
+    for (int rank : ranks) {
+      while (block_ahead(kThreads * rank)) progress = true;
     }
   }
+  if (!error_.empty()) return;
   const std::string waiting = describe_waiting();
   if (!waiting.empty()) fail(waiting);
   for (int rank = 0; rank < team_size_; ++rank) {
@@ -66,6 +73,14 @@ void Machine::run_team(int64_t shared_bytes) {
     const bool whole = std::all_of(memory.end() - kGuardBytes, memory.end(), [](char c) { return c == kGuard; });
     if (!whole) fail("a write beyond the end of shared memory");
   }
+}
+
+std::vector<int> Machine::order(int count) const {
+  std::vector<int> out(count);
+  std::iota(out.begin(), out.end(), 0);
+  if (order_seed_ == 1) std::reverse(out.begin(), out.end());
+  if (order_seed_ > 1) std::shuffle(out.begin(), out.end(), std::mt19937(order_seed_));
+  return out;
 }
 
 std::string Machine::describe_waiting() const {
@@ -83,10 +98,12 @@ std::string Machine::describe_waiting() const {
   return {};
 }
 
-// Fibers begin with the functions made for that, and then change by the much faster jumps.
-void Machine::resume(Fiber& fiber) {
+// False where it has to wait. Fibers begin with the functions made for that, then change by the much faster jumps.
+bool Machine::resume(Fiber& fiber) {
+  const bool waits = fiber.waits_for != nullptr && fiber.waits_for->round == fiber.waits_round;
+  if (fiber.finished || waits || !error_.empty()) return false;
   current_ = &fiber;
-  if (_setjmp(scheduler_) != 0) return;
+  if (_setjmp(scheduler_) != 0) return true;
   if (fiber.started) _longjmp(fiber.at, 1);
   fiber.started = true;
   getcontext(&fiber.start);
@@ -95,6 +112,7 @@ void Machine::resume(Fiber& fiber) {
   fiber.start.uc_link = nullptr;
   makecontext(&fiber.start, &Machine::fiber_main, 0);
   setcontext(&fiber.start);
+  return true;  // not reached: the fiber comes back to _setjmp above
 }
 
 void Machine::fiber_main() {

@@ -6,7 +6,8 @@
 // - a thread that leaves, or waits at another barrier, while others wait for it: the launch fails and says where;
 // - lanes of a warp that take part in different operations: the same;
 // - shared memory begins as NaN bytes, and writing beyond its end is found;
-// - a missing barrier shows by results that depend on the order in which the fibers take their turns (set_order).
+// - a missing barrier shows by results that depend on the order (set_order) in which warps and blocks take their turns:
+//   each goes as far ahead of the others as barriers let it.
 #pragma once
 
 #include <setjmp.h>
@@ -88,7 +89,8 @@ class Machine {
 
  private:
   void run_team(int64_t shared_bytes);
-  void resume(Fiber& fiber);
+  bool resume(Fiber& fiber);
+  std::vector<int> order(int count) const;
   static void fiber_main();
   std::string describe_waiting() const;
 

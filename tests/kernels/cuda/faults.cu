@@ -22,11 +22,16 @@ SPECDEC_KERNEL(kThreads, 1) faulty(int fault, char* out) {
   if (first && team_rank() == 0) *out = static_cast<char>(sum % 100);
 }
 
-// Without the barrier, or with it, between a write to shared memory and its reads.
+// Without the barrier, or with it, between a write to the shared memory of another block and its reads.
 SPECDEC_KERNEL(kThreads, 1) race(bool with_barrier, char* out) {
-  if (thread_index() == 3) shared_memory()[0] = 1;
-  if (with_barrier) block_sync();
-  out[thread_index()] = shared_memory()[0];
+  if (team_rank() == 1 && thread_index() == 3) shared_memory()[0] = 1;
+  if (with_barrier) {
+    team_sync();
+  } else {
+    block_sync();
+  }
+  if (team_rank() == 0) out[thread_index()] = *of_rank(shared_memory(), 1);
+  team_sync();
 }
 
 }  // namespace
@@ -39,5 +44,5 @@ extern "C" const char* run_fault(int fault, char* out) {
 
 extern "C" const char* run_race(int with_barrier, char* out) {
   using namespace specdec::cuda;
-  return launch_blocks(race, 1, 1, kSharedBytes, nullptr, with_barrier != 0, out);
+  return launch_blocks(race, 2, 2, kSharedBytes, nullptr, with_barrier != 0, out);
 }

@@ -4,6 +4,7 @@ Tolerance: both work in float64, and differ by rounding alone. Design bound: oth
 """
 
 import functools
+import math
 
 import pytest
 import torch
@@ -173,3 +174,13 @@ def test_numbers_at_the_ends_of_float32(subject: Subject):
     for min_p in (0.0, 1e-30, 0.5, 1.0):
         for scale in (1.0, 1e-37):
             check_samples(subject, row * scale, SamplingBatch.uniform(1, min_p=min_p, top_p=0.99, seed=1))
+
+
+@pytest.mark.parametrize("largest", [[2.0, 1.5, 1.4921875], [-1.0, -1.5, -1.5078125]])
+def test_min_p_between_two_bfloat16_numbers(subject: Subject, largest: list[float]):
+    """The token just under min-p's threshold is not the third that top-k asks for, nor in the mass of top-p."""
+    row = torch.full((1, 50), -9, dtype=torch.bfloat16)
+    row[0, [3, 20, 40]] = torch.tensor(largest, dtype=torch.bfloat16)
+    min_p = math.exp(-0.505)  # a threshold 0.505 under the maximum
+    for top_k, top_p in ((0, 1.0), (3, 1.0), (4, 0.9), (0, 0.9)):
+        check_samples(subject, row, SamplingBatch.uniform(1, min_p=min_p, top_k=top_k, top_p=top_p, seed=2))
