@@ -184,3 +184,30 @@ def test_min_p_between_two_bfloat16_numbers(subject: Subject, largest: list[floa
     min_p = math.exp(-0.505)  # a threshold 0.505 under the maximum
     for top_k, top_p in ((0, 1.0), (3, 1.0), (4, 0.9), (0, 0.9)):
         check_samples(subject, row, SamplingBatch.uniform(1, min_p=min_p, top_k=top_k, top_p=top_p, seed=2))
+
+
+def test_thresholds_between_two_floats(subject: Subject):
+    """min-p's threshold is a float64; the float32 nearest to it may lie under it, and is then filtered."""
+    seen = 0
+    for min_p in torch.linspace(0.1, 0.9, 9):
+        threshold = min_p.double().log()
+        nearest = threshold.float()
+        seen += int(nearest.double() < threshold)
+        row = torch.tensor([[-4.0, 0.0, nearest, -5.0]])
+        check_samples(subject, row, SamplingBatch.uniform(1, min_p=float(min_p), seed=3))
+    assert seen >= 2
+
+
+def test_rounding_errors_of_a_block_do_not_decide(subject: Subject):
+    """w_1 = 1 and P_1 = Q_1 but for rounding, then a token that q hardly draws: h_1 is 0 / 0, and called 1."""
+    head = torch.tensor([[0.0, 1.0, -60.0], [0.5, 0.0, -60.0]])
+    target = torch.cat([head, head[:1]])
+    target[1, 2] = -torch.inf
+    log_sum_exp = head.double().logsumexp(-1) - torch.tensor([1e-13, 1e-12])
+    tokens = torch.tensor([1, 2], dtype=torch.int32)
+    stats = torch.stack([torch.ones(2), torch.full((2,), -torch.inf), log_sum_exp, head[[0, 1], tokens]], -1)
+    for seed in range(5):
+        case = Case(target, Draft(tokens, [2], head, stats.double()), SamplingBatch.uniform(1, seed=seed))
+        known = run(reference, case, "block")
+        assert known.num_accepted.item() == 1
+        check(subject, case, "block", known)
