@@ -14,6 +14,9 @@ from torch import Tensor
 
 from specdec.sampling.batch import GREEDY_BELOW
 
+WORKSPACE = 256 << 20  # bytes that filtered_logits takes beside its result, about
+BYTES_TO_SORT = 48  # per logit, in `thresholds`
+
 
 def thresholds(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor:
     """float64 [R], in units of the raw logits; -inf where nothing is filtered.
@@ -50,9 +53,13 @@ def filtered_logits(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: T
 
     logits [R, V], any floating dtype, not written; the parameters [R] as in SamplingBatch.
     """
-    threshold = thresholds(logits, temperature, top_k, top_p, min_p)
     scaled = logits.to(torch.float32) / _usable_temperature(temperature).to(torch.float32)[:, None]
-    return scaled.masked_fill_(logits.to(torch.float64) < threshold[:, None], -torch.inf)
+    at_once = max(1, WORKSPACE // (BYTES_TO_SORT * logits.shape[-1]))
+    for part in (slice(begin, begin + at_once) for begin in range(0, len(logits), at_once)):
+        rows = logits[part]
+        threshold = thresholds(rows, temperature[part], top_k[part], top_p[part], min_p[part])
+        scaled[part].masked_fill_(rows.to(torch.float64) < threshold[:, None], -torch.inf)
+    return scaled
 
 
 def _usable_temperature(temperature: Tensor) -> Tensor:

@@ -30,9 +30,7 @@ def test_auto_takes_the_fastest_without_a_word():
 
 def test_auto_says_what_it_passes_over_and_why(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cpu, "problem", lambda: "it is too hot")
-    with pytest.warns(
-        UserWarning, match=r"'cpu' cannot be used: it is too hot\. .* by 'reference', which is slower"
-    ):
+    with pytest.warns(UserWarning, match=r"'cpu' cannot be used: it is too hot\. .* by 'reference', which is slower"):
         assert choose("auto", CPU) is reference
     with warnings.catch_warnings():  # once
         warnings.simplefilter("error")

@@ -4,6 +4,7 @@ They are made in every process in which the plugin is loaded, and change nothing
 no longer fits the installed vLLM fails the start of such an engine, by name.
 """
 
+import copy
 from typing import Any
 
 from specdec.engines.command import WORKER
@@ -53,7 +54,10 @@ def _min_p_and_logit_bias_are_served() -> None:
     original = getattr(SamplingParams, "_validate_spec_decode", None)
 
     def validate(self: Any, speculative_config: Any) -> None:
-        if original is not None and not getattr(speculative_config, OURS, False):
+        if original is not None:
+            if getattr(speculative_config, OURS, False):
+                self = copy.copy(self)
+                self.min_p, self.logit_bias = 0.0, None  # whatever else it refuses, it still does
             original(self, speculative_config)
 
     if original is not None:  # a version without the check refuses nothing

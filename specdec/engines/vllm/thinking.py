@@ -67,7 +67,8 @@ class ThinkingBudgets:
     def _committed(self, request_id: str, request: Any, output: list[int]) -> dict[str, Any]:
         """The state over the output so far, moved on from where it was left."""
         known, params = self._requests.get(request_id), request.sampling_params
-        if known is None or known.params is not params:
+        # An output that has become shorter (tokens thrown away) was counted in part: from the beginning then.
+        if known is None or known.params is not params or len(output) < known.length:
             assert self._holder is not None, "checked by apply"
             state = self._holder._init_state_entry(request.prompt_token_ids, params.thinking_token_budget)
             known = self._requests[request_id] = _Tracked(params, state, -1)
@@ -88,3 +89,8 @@ class ThinkingBudgets:
         assert self._holder is not None, "checked by apply"
         state |= {"output_tok_ids": output, "spec_token_ids": [], "in_spec_mode": False, "force_index": []}
         self._holder._update_think_state(state)
+        if "scan_offset" in state:
+            # vLLM looks through the whole output each time for a marker that was not there: only its end is new.
+            markers = self._holder.think_start_token_ids, self._holder.think_end_token_ids
+            searched = len(output) - max(map(len, markers)) + 1
+            state["scan_offset"] = max(state["scan_offset"], searched)

@@ -77,16 +77,18 @@ def install(runner: Any, settings: Settings, count: bool) -> None:
     if type(runner.drafter) is EagleProposer:
         if speculative.draft_sample_method == "probabilistic":
             bound = kept_requests(settings, runner.num_spec_tokens, model.get_vocab_size(), model.dtype)
-            store = DraftStore(speculative.num_speculative_tokens, bound)
+            most = runner.max_num_reqs if bound is None else min(bound, runner.max_num_reqs)
+            store = DraftStore(speculative.num_speculative_tokens, most)
         runner.drafter = MTPProposer(runner.vllm_config, runner.device, runner)
         runner.drafter.attach(runner, table, store, settings.verify.backend)
         # vLLM gives up the whole batch's drafts when one request comes near max_model_len. The drafting loop bounds
         # positions and slots by itself, and the scheduler cuts drafts at the limit, so the others may go on.
         runner._input_fits_in_drafter = lambda attention: attention is not None
     # vLLM leaves the biases out under speculation (min-p is part of our sampling parameters).
-    runner.input_batch.logitsprocs.non_argmax_invariant.append(
-        LogitBiasLogitsProcessor(runner.vllm_config, runner.device, False)
-    )
+    processors = runner.input_batch.logitsprocs.non_argmax_invariant
+    if any(isinstance(p, LogitBiasLogitsProcessor) for p in processors):
+        raise SpecdecError("this vLLM applies logit biases under speculation itself: use a version specdec supports")
+    processors.append(LogitBiasLogitsProcessor(runner.vllm_config, runner.device, False))
     counters = make_counters(runner) if settings.metrics.enabled and count else None
     runner.specdec_verifier = Verifier(runner, table, store, counters, settings.verify)
     runner._sample = runner.specdec_verifier.sample

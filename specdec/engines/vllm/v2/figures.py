@@ -43,10 +43,11 @@ class Figures:
 
     def report_with(self, output: Any, counters: StepCounters | None) -> None:
         """output: the step's AsyncOutput. Its copy waits for all that came before, and `get_output` for its copy."""
-        get_output = output.get_output
 
         def get_output_and_report() -> Any:
-            found = get_output()
+            # The class's own again: otherwise the output would hold itself, and its memory, until a full collection.
+            del output.get_output
+            found = output.get_output()
             self.report(counters)
             return found
 

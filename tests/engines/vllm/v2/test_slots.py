@@ -1,5 +1,7 @@
 """Parameters and draft rows by request slot."""
 
+import gc
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -133,6 +135,26 @@ def test_slots_of_either_width(dtype: torch.dtype) -> None:
     assert rows.find(torch.tensor([2], dtype=dtype), torch.tensor([1]), torch.tensor([10])).item() >= 0
 
 
+class Output:
+    def get_output(self) -> str:
+        return "the output"
+
+
+def test_an_output_that_was_read_is_let_go() -> None:
+    """Without a garbage collection: it holds the memory of a step."""
+    out = VerifyOutput(torch.zeros(1, 1), torch.zeros(1), None, torch.zeros(0), torch.full((1,), -1))
+    output = Output()
+    Figures.of(["a"], [0], out, None).report_with(output, None)
+    gone = weakref.ref(output)
+    gc.disable()
+    try:
+        assert output.get_output() == "the output"
+        del output
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 def test_figures_are_reported_with_the_output_and_not_before(caplog: pytest.LogCaptureFixture) -> None:
     out = VerifyOutput(
         token_ids=torch.zeros(3, 3, dtype=torch.int32),
@@ -143,7 +165,7 @@ def test_figures_are_reported_with_the_output_and_not_before(caplog: pytest.LogC
     )
     counters = StepCounters(None, {})
     figures = Figures.of(["a", "b", "c"], [2, 1, 0], out, torch.tensor(1))
-    output = SimpleNamespace(get_output=lambda: "the output")
+    output = Output()
     figures.report_with(output, counters)
     assert counters.views["steps"][0] == 0
     assert output.get_output() == "the output"
