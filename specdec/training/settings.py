@@ -1,6 +1,6 @@
 """What a training run was asked to do."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -106,11 +106,13 @@ class Settings:
 
     def check_same_run(self, saved: dict[str, Any]) -> None:
         """Raises SpecdecError where these settings would not continue the run that saved `saved`."""
+        defaults = {f.name: _plain(f.default) for f in fields(self)}
         for name, value in self.as_dict().items():
-            if name not in _FREE and saved.get(name) != value:
+            before = saved.get(name, defaults.get(name))  # older runs had the default of what came later
+            if name not in _FREE and before != value:
                 option = "--" + name.replace("_", "-")
                 raise SpecdecError(
-                    f"the run in {self.output} was started with {option} {saved.get(name)}, not {value}: "
+                    f"the run in {self.output} was started with {option} {before}, not {value}: "
                     "resume it with the same options, or train into another --output"
                 )
 
