@@ -19,7 +19,7 @@ TIMEOUT = 900.0  # for one check, on a machine that is busy with other things
 
 
 @functools.cache
-def tested(name: str) -> dict[str, Result]:
+def results_of(name: str) -> dict[str, Result]:
     try:
         return {result.check: result for result in run_implementation(name, list(CHECKS), TIMEOUT)}
     except Absent as why:
@@ -44,7 +44,7 @@ def test_others(name: str, check: str, request: pytest.FixtureRequest):
     reason = known(name, check, where.version())
     if reason is not None:
         request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
-    result = tested(name)[check]
+    result = results_of(name)[check]
     if result.state == "not applicable":
         pytest.skip(result.detail)
     assert result.state == "passed", result.detail
