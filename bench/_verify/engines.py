@@ -3,7 +3,6 @@
 
 import importlib
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
@@ -18,21 +17,13 @@ def nothing() -> None:
     return None
 
 
-@cache
-def _register_cpu_kernels() -> None:
-    platform = importlib.import_module("vllm.platforms").current_platform
-    if platform.is_cpu():
-        platform.import_kernels()
-        platform.register_triton_kernel_overrides()
-
-
 def vllm_v1(case: Case) -> tuple[Prepare, Run]:
     """`apply_sampling_constraints` + `rejection_sample`, as vLLM's V1 sampler calls them.
 
     Left out of the time, in vLLM's favour: its float32 copy of the target rows, its float32 softmax of the draft rows,
     and drawing the bonus tokens. Its `expand_batch_to_tokens` is replaced: on a CPU it returns uninitialised memory.
     """
-    _register_cpu_kernels()
+    importlib.import_module("specdec.engines.vllm.conformance_v1").register_cpu_kernels()
     module = importlib.import_module("vllm.v1.sample.rejection_sampler")
     metadata_type = importlib.import_module("vllm.v1.sample.metadata").SamplingMetadata
     n, batch, s = case.shape.drafts, case.shape.batch, case.sampling

@@ -14,7 +14,7 @@ namespace specdec::cuda {
 constexpr int kTile = 1024;
 constexpr int kOctetsPerLane = kTile / kOctet / 32;
 
-// Addresses in shared memory of what belongs to a block's slice of `tiles` tiles at most (plan.h counts the bytes).
+// Addresses in shared memory of what belongs to a block's slice of `tiles` tiles at most (Plan counts the bytes).
 struct Workspace {
   Control* control;
   double* tile_sum;

@@ -28,7 +28,7 @@ class VllmV1(Implementation):
     lacks: Mapping[str, str] = {MIN_P: REFUSED, BLOCK: "V2 runner only"}
 
     def __init__(self) -> None:
-        _register_cpu_kernels()
+        register_cpu_kernels()
         torch.use_deterministic_algorithms(True, warn_only=True)
         self._rejection: Any = importlib.import_module("vllm.v1.sample.rejection_sampler")
         self._proposer = importlib.import_module("vllm.v1.spec_decode.llm_base_proposer")
@@ -166,7 +166,7 @@ def zero_uniforms(wanted: bool) -> Any:
 
 
 @cache
-def _register_cpu_kernels() -> None:
+def register_cpu_kernels() -> None:
     platform = importlib.import_module("vllm.platforms").current_platform
     if platform.is_cpu():
         platform.import_kernels()

@@ -94,11 +94,8 @@ def logprobs_of(
     counts = torch.tensor(num_drafts, device=raw.device) + 1
     rows = raw.to(torch.float32)
     if sampler.logprobs_mode in PROCESSED_LOGPROBS_MODES:
-        each = [
-            column.repeat_interleave(counts)
-            for column in (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
-        ]
-        rows = filtered_logits(processed, *each)
+        each = sampling.rows(torch.arange(len(num_drafts), device=raw.device).repeat_interleave(counts))
+        rows = filtered_logits(processed, each.temperature, each.top_k, each.top_p, each.min_p)
     starts = counts.cumsum(0) - counts
     offsets = torch.arange(token_ids.shape[1], device=raw.device)
     index = (starts[:, None] + offsets).clamp(max=rows.shape[0] - 1).flatten()

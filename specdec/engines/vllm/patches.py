@@ -5,6 +5,7 @@ no longer fits the installed vLLM fails the start of such an engine, by name.
 """
 
 import copy
+from collections.abc import Collection
 from typing import Any
 
 from specdec.engines.command import WORKER
@@ -39,7 +40,7 @@ def _draft_ids_come_with_the_output() -> None:
 
         if chosen is not MultiprocExecutor:
             return chosen
-        require(MultiprocExecutor, "sample_tokens", "take_draft_token_ids")
+        require("MultiprocExecutor", dir(MultiprocExecutor), "sample_tokens", "take_draft_token_ids")
         from specdec.engines.vllm.executor import CarryingExecutor
 
         return CarryingExecutor
@@ -64,8 +65,8 @@ def _min_p_and_logit_bias_are_served() -> None:
         SamplingParams._validate_spec_decode = validate  # type: ignore[method-assign]
 
 
-def require(owner: type, *names: str) -> None:
-    """SpecdecError where a class of the installed vLLM lacks something that we build on."""
+def require(owner: str, present: Collection[str], *names: str) -> None:
+    """SpecdecError where a class of the installed vLLM, which has the names `present`, lacks one that we build on."""
     for name in names:
-        if not hasattr(owner, name):
-            raise SpecdecError(f"this vLLM has no {owner.__name__}.{name}: use a version that specdec supports")
+        if name not in present:
+            raise SpecdecError(f"this vLLM has no {owner}.{name}: use a version that specdec supports")

@@ -34,7 +34,8 @@ class ThinkingBudgets:
         if reasoning_config is not None:
             from vllm.v1.sample.thinking_budget_state import ThinkingBudgetStateHolder
 
-            require(ThinkingBudgetStateHolder, "_init_state_entry", "_update_think_state", "apply_to_logits")
+            needed = ("_init_state_entry", "_update_think_state", "apply_to_logits")
+            require("ThinkingBudgetStateHolder", dir(ThinkingBudgetStateHolder), *needed)
             self._holder = ThinkingBudgetStateHolder(reasoning_config, rows, 0, device, False)
 
     def forget(self, request_id: str) -> None:

@@ -1,6 +1,5 @@
 """Putting drafting and verification into a V2 runner, once everything that they rely on has been found there."""
 
-from collections.abc import Collection
 from typing import Any
 
 from vllm.config.compilation import CUDAGraphMode
@@ -10,6 +9,7 @@ from vllm.v1.worker.gpu.sample.sampler import Sampler
 from vllm.v1.worker.gpu.spec_decode.rejection_sampler import RejectionSampler
 
 from specdec.config import Settings
+from specdec.engines.vllm.patches import require
 from specdec.engines.vllm.shared import admissions_of, kept_requests, make_counters
 from specdec.engines.vllm.v2.drafter import SEQUENTIAL, Drafter
 from specdec.engines.vllm.v2.rows import DraftRows
@@ -44,7 +44,7 @@ class V2Adapter:
         if type(speculator).__name__ not in SEQUENTIAL:
             logger.warning("specdec: the drafts of a %s are verified as one-hot", type(speculator).__name__)
             return None
-        _need(type(speculator).__name__, dir(speculator), "sample_draft", "init_cudagraph_manager", "draft_logits")
+        require(type(speculator).__name__, dir(speculator), "sample_draft", "init_cudagraph_manager", "draft_logits")
         dtype = getattr(model, "head_dtype", None) or model.dtype  # of the logits
         bound = kept_requests(self._settings, n, runner.vocab_size, dtype)
         rows = DraftRows(runner.max_num_reqs, n, runner.vocab_size, dtype, runner.device, bound)
@@ -64,7 +64,7 @@ class V2Adapter:
                 f"this model brings a sampler of its own ({type(runner.sampler).__name__}), whose place specdec would "
                 "take: serve it without --worker-cls specdec.engines.vllm.Worker"
             )
-        _need(
+        require(
             "Sampler", dir(runner.sampler), "sampling_states", "req_states", "logprob_token_ids_state", "compute_nans"
         )
         self._verifier = Verifier(runner.sampler, self._slots, self._rows, self._settings.verify, reports=self._count)
@@ -79,22 +79,16 @@ class V2Adapter:
 
 def _check_runner(runner: Any) -> None:
     """The parts of the runner that are used or replaced."""
-    _need(
+    require(
         "GPUModelRunner", dir(runner), "speculator", "sampler", "rejection_sampler", "req_states", "max_num_reqs",
         "num_speculative_steps", "vocab_size", "device",
     )  # fmt: skip
-    _need("Sampler", dir(Sampler), "add_request", "apply_staged_writes", "apply_sampling_params")
-    _need(
+    require("Sampler", dir(Sampler), "add_request", "apply_staged_writes", "apply_sampling_params")
+    require(
         "InputBatch", InputBatch.__dataclass_fields__, "req_ids", "num_reqs", "idx_mapping", "idx_mapping_np",
         "expanded_idx_mapping", "expanded_local_pos", "num_draft_tokens_per_req", "seq_lens", "input_ids", "positions",
         "logits_indices", "cu_num_logits", "cu_num_logits_np", "seq_lens_cpu_upper_bound",
     )  # fmt: skip
-
-
-def _need(owner: str, present: Collection[str], *names: str) -> None:
-    for name in names:
-        if name not in present:
-            raise SpecdecError(f"this vLLM has no {owner}.{name}: use a version that specdec supports")
 
 
 def _check_combination(runner: Any) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 pytest.importorskip("vllm")
 
-from specdec.engines.vllm.v2.install import V2Adapter, _need
+from specdec.engines.vllm.patches import require
+from specdec.engines.vllm.v2.install import V2Adapter
 from specdec.errors import SpecdecError
 
 
@@ -39,4 +40,4 @@ def test_a_runner_that_lacks_what_we_build_on() -> None:
     with pytest.raises(SpecdecError, match=r"this vLLM has no GPUModelRunner\.speculator: use a version"):
         V2Adapter(runner(), None, count=True)
     with pytest.raises(SpecdecError, match=r"this vLLM has no InputBatch\.b: use a version"):
-        _need("InputBatch", {"a"}, "a", "b")
+        require("InputBatch", {"a"}, "a", "b")
