@@ -8,6 +8,7 @@ TORCH := 2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements/cpu.txt
+WORKERS ?= 2
 CXX_SOURCES := $(shell find csrc kernels -name '*.cpp' -o -name '*.h' -o -name '*.hpp' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null | sort)
 BUILD_INPUTS := pyproject.toml csrc/CMakeLists.txt $(CXX_SOURCES)
 checksum = $(shell cat $(wildcard $(1)) /dev/null | sha256sum | cut -c1-16)
@@ -27,9 +28,11 @@ setup: $(PROJECT)  ## the environment alone: .venv with the locked packages and 
 demo: $(PROJECT)  ## serve the embedded model with and without its head, measure, write build/demo/report.html
 	@$(BIN)/specdec demo $(ARGS)
 
-test: $(PROJECT)  ## all tests; ARGS="tests/verify -k greedy" for some
+# One OpenMP thread a process: tests are small, and two engines with spinning threads on the same cores take many times as
+# long. A file's tests stay together, because they share engines and trained heads.
+test: $(PROJECT)  ## all tests, two processes; ARGS="tests/verify -k greedy" for some, WORKERS=0 for one process
 	@echo "==> pytest"
-	@$(BIN)/python -m pytest --durations=15 $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations=25 $(ARGS)
 
 lint: $(PROJECT)  ## ruff, mypy, clang-format (changes nothing)
 	@echo "==> ruff"
