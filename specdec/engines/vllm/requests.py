@@ -25,13 +25,14 @@ class RequestSampling:
 class Admissions:
     """Reads the settings of requests as they come in.
 
-    engine_seed: mixed into the seeds of requests that bring none. Those follow from (engine seed, order of admission),
-    which all tensor-parallel ranks see alike, so every rank draws the same tokens without talking to the others; two
-    requests never share a stream. An engine started with the same seed repeats itself, as vLLM does.
+    engine_seed, replica: mixed into the seeds of requests that bring none; replica is which of a data-parallel server's
+    engines this is. Those seeds follow from (engine seed, replica, order of admission), which all tensor-parallel ranks
+    see alike, so every rank draws the same tokens without talking to the others; two requests never share a stream,
+    whatever replica they are in. An engine started with the same seed repeats itself, as vLLM does.
     """
 
-    def __init__(self, engine_seed: int, vocab_size: int):
-        self._engine_seed, self._vocab_size = engine_seed, vocab_size
+    def __init__(self, engine_seed: int, vocab_size: int, replica: int = 0):
+        self._engine_seed, self._vocab_size, self._replica = engine_seed, vocab_size, replica
         self._admitted = 0
 
     def read(self, params: Any) -> RequestSampling:
@@ -48,7 +49,8 @@ class Admissions:
         )
 
     def _fresh_seed(self) -> int:
-        digest = hashlib.blake2b(f"{self._engine_seed}/{self._admitted}".encode(), digest_size=8).digest()
+        source = f"{self._engine_seed}/{self._replica}/{self._admitted}"
+        digest = hashlib.blake2b(source.encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big", signed=True)
 
 

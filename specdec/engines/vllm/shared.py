@@ -18,10 +18,9 @@ logger = init_logger(__name__)
 
 
 def admissions_of(runner: Any) -> Admissions:
-    """runner: a model runner, V1 or V2. Replicas of a data-parallel server get streams of their own."""
+    """runner: a model runner, V1 or V2."""
     model = runner.model_config
-    seed = (model.seed or 0) + runner.parallel_config.data_parallel_index
-    return Admissions(seed, model.get_vocab_size())
+    return Admissions(model.seed or 0, model.get_vocab_size(), runner.parallel_config.data_parallel_index)
 
 
 def make_counters(runner: Any) -> StepCounters:

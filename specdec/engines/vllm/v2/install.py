@@ -47,10 +47,11 @@ class V2Adapter:
         require(type(speculator).__name__, dir(speculator), "sample_draft", "init_cudagraph_manager", "draft_logits")
         dtype = getattr(model, "head_dtype", None) or model.dtype  # of the logits
         bound = kept_requests(self._settings, n, runner.vocab_size, dtype)
+        speculator.draft_logits = None  # vLLM's own: let go first, or its memory would be taken twice
         rows = DraftRows(runner.max_num_reqs, n, runner.vocab_size, dtype, runner.device, bound)
         backend = self._settings.verify.backend
         speculator.sample_draft = Drafter(speculator, self._slots, rows, backend).sample
-        speculator.draft_logits = rows.logits  # vLLM's own is let go; that there is one means "probabilistic"
+        speculator.draft_logits = rows.logits  # that there is one means "probabilistic"
         if runner.device.type != "cpu" and choose(backend, runner.device) is BACKENDS.get("reference"):
             logger.warning("specdec: the reference backend waits for the device, so drafting uses no CUDA graphs")
             whole = speculator.init_cudagraph_manager
