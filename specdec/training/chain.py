@@ -38,11 +38,20 @@ class ChainStates(NamedTuple):
 
     def logits(self, target: Target, autocast: bool) -> Chains:
         """All logits, the target's without gradient."""
+        teacher, which = self.teacher(target, autocast)
+        return Chains(self.draft_logits(target, autocast), teacher[which], self.labels)
+
+    def draft_logits(self, target: Target, autocast: bool) -> Tensor:
+        """[n, K, V]."""
+        with torch.autocast(self.draft_hidden.device.type, torch.bfloat16, enabled=autocast):
+            return target.logits(self.draft_hidden)
+
+    @torch.no_grad()
+    def teacher(self, target: Target, autocast: bool) -> tuple[Tensor, Tensor]:
+        """The target's logits [U, V] at each position that some step is compared with, and which one: int64 [n, K]."""
         used, which = self.target_rows.unique(return_inverse=True)
         with torch.autocast(self.draft_hidden.device.type, torch.bfloat16, enabled=autocast):
-            with torch.no_grad():
-                teacher = target.logits(self.target_hidden[used])[which]
-            return Chains(target.logits(self.draft_hidden), teacher, self.labels)
+            return target.logits(self.target_hidden[used]), which
 
     def split(self, chains: int) -> Iterator["ChainStates"]:
         """At most so many chains at a time."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from specdec.evaluation import acceptance
+from specdec.evaluation import measure
 from specdec.evaluation.acceptance import measure_acceptance
 from specdec.heads.config import HeadConfig
 from specdec.heads.module import MTPHead, init_random
@@ -103,7 +103,7 @@ def test_weights_are_of_the_texts_own_tokens(target, windows, head, monkeypatch)
 
 def test_evaluation_in_parts(target, windows, head, monkeypatch):
     whole = measure_acceptance(head, target, windows, STEPS, autocast=False)
-    monkeypatch.setattr(acceptance, "LOGITS_AT_ONCE", 7 * STEPS * target.weight.shape[0])
+    monkeypatch.setattr(measure, "LOGITS_AT_ONCE", 7 * STEPS * target.weight.shape[0])
     parts = measure_acceptance(head, target, windows, STEPS, autocast=False)
     assert parts.anchors == whole.anchors and parts.alpha == pytest.approx(whole.alpha, rel=1e-6)
 
