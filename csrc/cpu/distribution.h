@@ -5,26 +5,16 @@
 #include <vector>
 
 #include "cpu/row.h"
+#include "cpu/sampling.h"
 #include "cpu/threshold.h"
 
 namespace specdec {
-
-constexpr double kGreedyBelow = 1e-5;  // temperatures under this mean argmax
 
 struct Rows {  // a [rows, vocab] matrix that is only ever read; stride counts elements
   const char* data;
   int64_t stride;
   int dtype;
   const void* row(int64_t r) const { return data + r * stride * (dtype == kFloat32 ? 4 : 2); }
-};
-
-struct SamplingView {  // arrays of one entry per request
-  const float* temperature;
-  const int32_t* top_k;
-  const float* top_p;
-  const float* min_p;
-  const int64_t* seed;
-  const int64_t* position;
 };
 
 class Distribution {

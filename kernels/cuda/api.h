@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "cpu/sampling.h"
+
 namespace specdec::cuda {
 
 enum DType : int32_t { kBFloat16 = 0, kFloat16 = 1, kFloat32 = 2 };
@@ -15,15 +17,6 @@ struct Matrix {  // [rows, V], columns adjacent, only ever read; stride counts e
   const void* data;
   int64_t stride;
   int64_t dtype;
-};
-
-struct Sampling {  // [B] each
-  const float* temperature;
-  const int32_t* top_k;
-  const float* top_p;
-  const float* min_p;
-  const int64_t* seed;
-  const int64_t* position;
 };
 
 struct VerifyTask {
@@ -37,23 +30,23 @@ struct VerifyTask {
   const double* draft_stats;    // [R, 4], or null
   const int64_t* draft_rows;    // [N] each draft's row of `draft` and `draft_stats`, -1 for none; null: the identity
   int64_t num_draft_rows;       // R
-  Sampling sampling;
-  int32_t* tokens;     // [B, width], filled with -1
-  int64_t width;       // n_max + 1
-  int32_t* accepted;   // [B]
-  int32_t* bad_row;    // [B], filled with -1
-  float* probability;  // [N], filled with NaN
-  float* alpha;        // [N] or null
-  void* scratch;       // specdec_cuda_scratch_bytes(B, N), on an address that 16 divides
+  SamplingView sampling;        // [B] each
+  int32_t* tokens;              // [B, width], filled with -1
+  int64_t width;                // n_max + 1
+  int32_t* accepted;            // [B]
+  int32_t* bad_row;             // [B], filled with -1
+  float* probability;           // [N], filled with NaN
+  float* alpha;                 // [N] or null
+  void* scratch;                // specdec_cuda_scratch_bytes(B, N), on an address that 16 divides
 };
 
 struct SampleTask {
   int64_t vocab, requests, step;
-  Matrix logits;  // [B, V]
-  Sampling sampling;
-  int32_t* tokens;   // [B]
-  double* stats;     // [B, 4]
-  int32_t* bad_row;  // [B]: the request's own number where its row is no distribution, else -1
+  Matrix logits;          // [B, V]
+  SamplingView sampling;  // [B] each
+  int32_t* tokens;        // [B]
+  double* stats;          // [B, 4]
+  int32_t* bad_row;       // [B]: the request's own number where its row is no distribution, else -1
 };
 
 }  // namespace specdec::cuda

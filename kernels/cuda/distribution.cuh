@@ -6,8 +6,6 @@
 
 namespace specdec::cuda {
 
-constexpr double kGreedyBelow = 1e-5;  // temperatures under this mean argmax
-
 enum Repair : int32_t {
   kWhole = 0,   // the row is as it should be
   kFinite = 1,  // it held NaN or +inf: its finite entries alone
@@ -43,12 +41,12 @@ SPECDEC_DEVICE float logit_at(const Matrix& matrix, int64_t row, int64_t id, int
 // min(1, p / q); for q = 0, which no draft from q has, 1 or with p = 0 too 0.
 SPECDEC_DEVICE double clipped_ratio(double p, double q) { return p < q ? p / q : (p > 0 ? 1 : 0); }
 
-SPECDEC_DEVICE bool is_greedy(const Sampling& sampling, int64_t request) {
-  return static_cast<double>(sampling.temperature[request]) < kGreedyBelow;
+SPECDEC_DEVICE bool is_greedy(const SamplingView& sampling, int64_t request) {
+  return sampling.temperature[request] < kGreedyBelow;
 }
 
 // The request's number for the token at `offset` from its position.
-SPECDEC_DEVICE double uniform(const Sampling& sampling, int64_t request, int64_t offset, int64_t purpose) {
+SPECDEC_DEVICE double uniform(const SamplingView& sampling, int64_t request, int64_t offset, int64_t purpose) {
   return philox_uniform(sampling.seed[request], sampling.position[request] + offset, static_cast<Purpose>(purpose));
 }
 

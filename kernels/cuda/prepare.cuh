@@ -23,7 +23,7 @@ struct WeighTokens {
 };
 
 template <typename E>
-SPECDEC_DEVICE Prepared prepare(Team& team, Row<E>& row, const Workspace& space, const Sampling& sampling,
+SPECDEC_DEVICE Prepared prepare(Team& team, Row<E>& row, const Workspace& space, const SamplingView& sampling,
                                 int64_t request) {
   const Survey seen = survey(team, row, space.tile_max);
   Prepared out = {{seen.max, 1, 1, 0, seen.max, seen.repair}, seen.max, 1, 0, seen.max, is_greedy(sampling, request)};

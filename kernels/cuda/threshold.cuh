@@ -18,7 +18,7 @@ struct Filters {
   double temperature, inv_t, top_p, min_p;
   int64_t top_k;
 
-  SPECDEC_DEVICE Filters(const Sampling& s, int64_t request)
+  SPECDEC_DEVICE Filters(const SamplingView& s, int64_t request)
       : temperature(s.temperature[request]),
         inv_t(1 / temperature),
         top_p(s.top_p[request]),
