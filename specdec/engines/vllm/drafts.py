@@ -16,8 +16,10 @@ from typing import NamedTuple
 
 import torch
 
+from specdec.engines.vllm.upload import to_device
 from specdec.verify.types import NUM_STATS
 
+CPU = torch.device("cpu")
 NOT_KEPT = -1  # in Draft.rows: verified as one-hot
 
 
@@ -39,11 +41,12 @@ class DraftStore:
     """logits [slots, n, V] as they sampled the drafts, and their row statistics [slots, n, 4]; grows as needed.
 
     n: drafts per request at most. Memory: slots * n * V * (bytes of a logit) plus 32 bytes a row. max_requests bounds
-    it: the drafts of requests beyond so many at once are not kept, and so verified as one-hot.
+    it: the drafts of requests beyond so many at once are not kept, and so verified as one-hot. device: of the logits.
     """
 
-    def __init__(self, num_drafts: int, max_requests: int | None = None):
+    def __init__(self, num_drafts: int, max_requests: int | None = None, device: torch.device = CPU):
         self._n = num_drafts
+        self._device = device
         self._max_requests = max_requests
         self._logits: torch.Tensor | None = None
         self._stats: torch.Tensor | None = None
@@ -51,7 +54,7 @@ class DraftStore:
         self._free: list[int] = []
         self._kept: dict[str, int] = {}  # request -> drafts proposed and not yet verified
         self._writing: list[str] = []
-        self._rows: list[int] | None = None  # of the batch, where not all of them are kept
+        self._rows: torch.Tensor | None = None  # of the batch, where not all of them are kept
         self._index: torch.Tensor | slice = slice(0, 0)
 
     @property
@@ -65,9 +68,9 @@ class DraftStore:
             if request_id not in self._slots and (slot := self._free_slot()) is not None:
                 self._slots[request_id] = slot
         self._writing = [i for i in request_ids if i in self._slots]
-        some = len(self._writing) < len(request_ids)
-        self._rows = [row for row, i in enumerate(request_ids) if i in self._slots] if some else None
-        self._index = _as_index([self._slots[i] for i in self._writing])
+        kept = [row for row, i in enumerate(request_ids) if i in self._slots]
+        self._rows = self._upload(kept) if len(kept) < len(request_ids) else None
+        self._index = self._as_index([self._slots[i] for i in self._writing])
 
     def _free_slot(self) -> int | None:
         if self._free:
@@ -104,8 +107,7 @@ class DraftStore:
             elif n:  # a request that drafts for the first time has no slot yet, and wants nothing
                 first = self._slots[request_id] * self._n
                 rows += range(first, first + n)
-        index = torch.tensor(rows, dtype=torch.int64).to(self._logits.device, non_blocking=True)
-        return Kept(self._logits.flatten(0, 1), self._stats.flatten(0, 1), index, lost)
+        return Kept(self._logits.flatten(0, 1), self._stats.flatten(0, 1), self._upload(rows), lost)
 
     def release(self, request_id: str) -> None:
         """The request is over: its slot is free again."""
@@ -128,9 +130,11 @@ class DraftStore:
             grown[:have], grown_stats[:have] = self._logits, self._stats
         self._logits, self._stats = grown, grown_stats
 
+    def _as_index(self, slots: list[int]) -> torch.Tensor | slice:
+        first = slots[0] if slots else 0
+        if slots == list(range(first, first + len(slots))):
+            return slice(first, first + len(slots))
+        return self._upload(slots)
 
-def _as_index(slots: list[int]) -> torch.Tensor | slice:
-    first = slots[0] if slots else 0
-    if slots == list(range(first, first + len(slots))):
-        return slice(first, first + len(slots))
-    return torch.tensor(slots)
+    def _upload(self, rows: list[int]) -> torch.Tensor:
+        return to_device(torch.tensor(rows, dtype=torch.int64), self._device)

@@ -13,6 +13,7 @@ from vllm.v1.outputs import LogprobsTensors
 from vllm.v1.sample.logits_processor.builtin import LogitBiasLogitsProcessor, MinTokensLogitsProcessor
 from vllm.v1.sample.logits_processor.state import LogitsProcessors
 
+from specdec.engines.vllm.upload import to_device
 from specdec.sampling import SamplingBatch, filtered_logits
 
 
@@ -91,10 +92,11 @@ def logprobs_of(
     """
     if metadata.max_num_logprobs is None and not metadata.logprob_token_ids:
         return None
-    counts = torch.tensor(num_drafts, device=raw.device) + 1
+    counts = to_device(torch.tensor(num_drafts), raw.device) + 1
     rows = raw.to(torch.float32)
     if sampler.logprobs_mode in PROCESSED_LOGPROBS_MODES:
-        each = sampling.rows(torch.arange(len(num_drafts), device=raw.device).repeat_interleave(counts))
+        requests = torch.arange(len(num_drafts), device=raw.device)
+        each = sampling.rows(requests.repeat_interleave(counts, output_size=len(raw)))
         rows = filtered_logits(processed, each.temperature, each.top_k, each.top_p, each.min_p)
     starts = counts.cumsum(0) - counts
     offsets = torch.arange(token_ids.shape[1], device=raw.device)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from specdec.engines.vllm.upload import to_device
 from specdec.sampling import SamplingBatch
 
 
@@ -88,7 +89,7 @@ class RequestTable:
         return self._batch
 
     def _column(self, values: list, dtype: torch.dtype) -> torch.Tensor:
-        return torch.tensor(values, dtype=dtype).to(self._device, non_blocking=True)
+        return to_device(torch.tensor(values, dtype=dtype), self._device)
 
     def _lookup(self, request_id: str, requests: Any) -> RequestSampling:
         known, params = self._known.get(request_id), requests[request_id].sampling_params

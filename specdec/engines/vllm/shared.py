@@ -1,20 +1,16 @@
-"""What the adapters of both model runners need: seeds, counters, the bound on kept rows, reports."""
+"""What the adapters of both model runners need: seeds, counters, the bound on kept rows."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from vllm.logger import init_logger
 
 from specdec.config import Settings
 from specdec.engines.vllm.drafts import row_bytes
 from specdec.engines.vllm.requests import Admissions
-from specdec.errors import BadLogitsError, SpecdecError
+from specdec.errors import SpecdecError
 from specdec.metrics.counters import DIRECTORY_VARIABLE, StepCounters
-
-logger = init_logger(__name__)
 
 
 def admissions_of(runner: Any) -> Admissions:
@@ -42,12 +38,3 @@ def kept_requests(settings: Settings, num_drafts: int, vocab_size: int, dtype: t
             f"{request / 2**20:.2f} MiB: raise it, or use greedy drafts, which keep no rows"
         )
     return count
-
-
-def report_bad_rows(bad_row: Sequence[int], request_ids: Sequence[str]) -> None:
-    """bad_row [B] as in VerifyOutput, on the host: one line in the log for each request that has one."""
-    for index, row in enumerate(bad_row):
-        if row >= 0:
-            logger.error(
-                "specdec: %s Only request %s is affected.", BadLogitsError(index, int(row)), request_ids[index]
-            )

@@ -1,40 +1,42 @@
 """The verify step in vLLM's V1 runner: what stands in the place of `GPUModelRunner._sample`.
 
 It samples every token of every request, with drafts or without, so that a seeded request draws the same tokens
-whatever shares its batch.
+whatever shares its batch. Under asynchronous scheduling nothing here waits for the device: positions come from there,
+and figures go out with vLLM's own copy of the outputs. What vLLM itself waits for stays: the tokens so far, in a batch
+with penalties, bad words or budgets for thinking.
 """
 
 from typing import Any
 
-import numpy as np
 import torch
 from vllm.v1.outputs import SamplerOutput
 
 from specdec.config import VerifySettings
 from specdec.engines.vllm.drafts import DraftStore
+from specdec.engines.vllm.figures import Figures
 from specdec.engines.vllm.logits import logprobs_of, processed_rows, processors_active
 from specdec.engines.vllm.requests import RequestTable
-from specdec.engines.vllm.shared import report_bad_rows
 from specdec.engines.vllm.thinking import ThinkingBudgets
-from specdec.metrics.counters import StepCounters
+from specdec.engines.vllm.upload import to_device
 from specdec.verify import Draft, VerifyOutput, verify
 
 
 class Verifier:
-    """runner: the V1 model runner; store: None where drafts are one-hot; counters: None where metrics are off."""
+    """runner: the V1 model runner; store: None where drafts are one-hot; reports: whether figures are wanted."""
 
     def __init__(
         self,
         runner: Any,
         table: RequestTable,
         store: DraftStore | None,
-        counters: StepCounters | None,
         settings: VerifySettings,
+        reports: bool,
     ):
-        self._runner, self._table, self._store, self._counters = runner, table, store, counters
+        self._runner, self._table, self._store, self._reports = runner, table, store, reports
         self._method, self._backend = settings.method, settings.backend
         rows = runner.max_num_reqs * (runner.num_spec_tokens + 1)
         self._thinking = ThinkingBudgets(getattr(runner.vllm_config, "reasoning_config", None), rows, runner.device)
+        self._figures: Figures | None = None
 
     def forget(self, request_id: str) -> None:
         """The request is over."""
@@ -80,29 +82,25 @@ class Verifier:
         last_row = runner.query_start_loc.gpu[1 : count + 1] - 1
         position = runner.positions[last_row].to(torch.int64) + 1
         if any(num_drafts):
-            position = position - torch.tensor(num_drafts, device=position.device)
+            position = position - to_device(torch.tensor(num_drafts), position.device)
         return self._table.batch(runner.input_batch.req_ids, runner.requests, position)
 
     def _verify(self, logits: torch.Tensor, spec: Any, num_drafts: list[int], sampling: Any) -> VerifyOutput:
         request_ids = self._runner.input_batch.req_ids
-        kept = None
+        kept, lost = None, 0
         if self._store is not None:
             # Taken even where nothing is wanted: rows of drafts that were not scheduled must not be found later.
             kept = self._store.take(request_ids, num_drafts, as_one_hot=self._table.with_grammar)
         token_ids = logits.new_empty(0, dtype=torch.int32) if spec is None else spec.draft_token_ids
         draft = Draft(token_ids, num_drafts)
         if kept is not None and token_ids.numel():
-            draft.logits, draft.row_stats, draft.rows = kept[:3]
-            self._count_lost(kept.lost)
+            draft.logits, draft.row_stats, draft.rows, lost = kept
         out = verify(logits, draft, sampling, method=self._method, backend=self._backend, on_bad_row="repair")
-        assert out.bad_row is not None, "asked for repair"
-        report_bad_rows(out.bad_row.tolist(), request_ids)
-        if self._counters is not None and token_ids.numel():
-            self._counters.record(
-                np.asarray(num_drafts), out.num_accepted.cpu().numpy(), out.acceptance_probability.cpu().numpy()
-            )
+        if self._reports:
+            self._figures = Figures.of(request_ids, num_drafts, out, lost)
         return out
 
-    def _count_lost(self, count: int) -> None:
-        if self._counters is not None and count:
-            self._counters.record_lost(count)
+    def take_figures(self) -> Figures | None:
+        """Those of the last step, once."""
+        figures, self._figures = self._figures, None
+        return figures

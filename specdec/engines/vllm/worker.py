@@ -3,6 +3,7 @@
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
+from vllm.distributed.parallel_state import get_tensor_model_parallel_rank
 from vllm.logger import init_logger
 from vllm.platforms import current_platform
 from vllm.v1.outputs import ModelRunnerOutput
@@ -14,6 +15,7 @@ from specdec.engines.checks import HEAD_ARCHITECTURE, check_head
 from specdec.engines.installed import require_vllm
 from specdec.engines.vllm.drafts import DraftStore
 from specdec.engines.vllm.executor import carry
+from specdec.engines.vllm.figures import Reporter
 from specdec.engines.vllm.proposer import MTPProposer
 from specdec.engines.vllm.requests import RequestTable
 from specdec.engines.vllm.shared import admissions_of, kept_requests, make_counters
@@ -35,6 +37,7 @@ class Worker(PlatformWorker):
     """Settings are checked before anything is loaded; see specdec/config.py for them."""
 
     _v2: "V2Adapter | None" = None  # where vLLM's V2 model runner is in use
+    _reporter: Reporter | None = None
 
     def __init__(self, vllm_config: Any, *args: Any, **kwargs: Any):
         require_vllm()
@@ -51,26 +54,39 @@ class Worker(PlatformWorker):
         elif self.use_v2_model_runner:
             from specdec.engines.vllm.v2.install import V2Adapter
 
-            self._v2 = V2Adapter(runner, self.specdec_settings, count=self.rank == 0)
+            self._v2 = V2Adapter(runner, self.specdec_settings, count=counts())
         else:
-            install(runner, self.specdec_settings, count=self.rank == 0)
+            self._reporter = install(runner, self.specdec_settings, count=counts())
 
     def load_model(self, **how: Any) -> None:
         super().load_model(**how)
         if self._v2 is not None:
-            self._v2.install()
+            self._reporter = self._v2.install()
 
     def sample_tokens(self, grammar_output: Any) -> Any:
         output = super().sample_tokens(grammar_output)
-        if self._v2 is not None:
-            self._v2.report_with(output)
-        elif isinstance(output, ModelRunnerOutput):  # not under asynchronous scheduling, whose ids stay on the device
+        if self._reporter is not None:
+            self._reporter.report_with(output)
+        # Not under asynchronous scheduling, whose ids stay on the device.
+        if self._v2 is None and isinstance(output, ModelRunnerOutput):
             carry(output, self.model_runner.take_draft_token_ids())
         return output
 
 
-def install(runner: Any, settings: Settings, count: bool) -> None:
-    """Put our drafting, our keeping of draft rows and our verify step in the place of the V1 runner's."""
+def counts() -> bool:
+    """Whether this process reports its figures: of the tensor-parallel ranks, which all compute the same, the first.
+
+    So each engine of a data-parallel server reports its own requests. A worker's global rank would not do: under
+    `external_launcher` it runs on from one engine to the next.
+    """
+    return get_tensor_model_parallel_rank() == 0
+
+
+def install(runner: Any, settings: Settings, count: bool) -> Reporter:
+    """Put our drafting, our keeping of draft rows and our verify step in the place of the V1 runner's.
+
+    Returns what reports the figures of each step. count: whether there are to be any.
+    """
     speculative, model = runner.speculative_config, runner.model_config
     table = RequestTable(admissions_of(runner), runner.device)
     store = None
@@ -78,7 +94,7 @@ def install(runner: Any, settings: Settings, count: bool) -> None:
         if speculative.draft_sample_method == "probabilistic":
             bound = kept_requests(settings, runner.num_spec_tokens, model.get_vocab_size(), model.dtype)
             most = runner.max_num_reqs if bound is None else min(bound, runner.max_num_reqs)
-            store = DraftStore(speculative.num_speculative_tokens, most)
+            store = DraftStore(speculative.num_speculative_tokens, most, runner.device)
         runner.drafter = MTPProposer(runner.vllm_config, runner.device, runner)
         runner.drafter.attach(runner, table, store, settings.verify.backend)
         # vLLM gives up the whole batch's drafts when one request comes near max_model_len. The drafting loop bounds
@@ -89,8 +105,7 @@ def install(runner: Any, settings: Settings, count: bool) -> None:
     if any(isinstance(p, LogitBiasLogitsProcessor) for p in processors):
         raise SpecdecError("this vLLM applies logit biases under speculation itself: use a version specdec supports")
     processors.append(LogitBiasLogitsProcessor(runner.vllm_config, runner.device, False))
-    counters = make_counters(runner) if settings.metrics.enabled and count else None
-    runner.specdec_verifier = Verifier(runner, table, store, counters, settings.verify)
+    runner.specdec_verifier = Verifier(runner, table, store, settings.verify, reports=count)
     runner._sample = runner.specdec_verifier.sample
 
     def on_removed(runner: Any, request_id: str, state: Any) -> None:
@@ -101,6 +116,8 @@ def install(runner: Any, settings: Settings, count: bool) -> None:
             store.release(request_id)
 
     runner._on_request_state_removed = MethodType(on_removed, runner)
+    counters = make_counters(runner) if settings.metrics.enabled and count else None
+    return Reporter(runner.specdec_verifier.take_figures, counters)
 
 
 def _check_combination(vllm_config: Any) -> None:

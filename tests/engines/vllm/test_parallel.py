@@ -1,10 +1,12 @@
 """Several processes serving one model."""
 
+import pytest
+
 from tests.engines.vllm.engine import ours, run_child
 
 
 def test_two_tensor_parallel_ranks_give_the_tokens_of_one(prompts: list[list[int]]) -> None:
-    """Greedy, seeded and unseeded requests: each rank draws the same tokens without talking to the other."""
+    """Greedy, seeded and unseeded requests: each rank draws them without talking to the other, and one rank counts."""
     jobs = [
         {"prompts": prompts[:4], "params": {"temperature": 0.0, "max_tokens": 24, "ignore_eos": True}},
         {"prompts": prompts[:4], "params": {"temperature": 1.0, "max_tokens": 24, "ignore_eos": True, "seed": 5}},
@@ -13,3 +15,4 @@ def test_two_tensor_parallel_ranks_give_the_tokens_of_one(prompts: list[list[int
     one = run_child(ours(3), jobs)
     two = run_child({**ours(3), "tensor_parallel_size": 2}, jobs, VLLM_CPU_OMP_THREADS_BIND="nobind")
     assert two.results == one.results
+    assert two.specdec == pytest.approx(one.specdec, rel=1e-4) and two.specdec["specdec_verify_steps_total"] > 0

@@ -10,6 +10,5 @@ does know is how many drafts of each request a step verifies.
     drafter.py   draws a draft, in the place of the speculator's `sample_draft`
     verifier.py  in the places of the runner's sampler and rejection sampler
     batch.py     a step's rows, drafts and positions, from the runner's InputBatch
-    figures.py   counters and bad rows on their way to the host
     install.py   puts all of it in place, once it has checked that it fits
 """

@@ -9,6 +9,7 @@ from vllm.v1.worker.gpu.sample.sampler import Sampler
 from vllm.v1.worker.gpu.spec_decode.rejection_sampler import RejectionSampler
 
 from specdec.config import Settings
+from specdec.engines.vllm.figures import Reporter
 from specdec.engines.vllm.patches import require
 from specdec.engines.vllm.shared import admissions_of, kept_requests, make_counters
 from specdec.engines.vllm.v2.drafter import SEQUENTIAL, Drafter
@@ -32,9 +33,7 @@ class V2Adapter:
         _check_runner(runner)
         self._runner, self._settings, self._count = runner, settings, count
         self._slots = SlotTable(admissions_of(runner), runner.max_num_reqs, runner.device)
-        self._counters = make_counters(runner) if settings.metrics.enabled and count else None
         self._rows = self._install_drafter()
-        self._verifier: Verifier | None = None
 
     def _install_drafter(self) -> DraftRows | None:
         runner, speculator = self._runner, self._runner.speculator
@@ -58,8 +57,9 @@ class V2Adapter:
             speculator.init_cudagraph_manager = lambda mode: whole(CUDAGraphMode.NONE)
         return rows
 
-    def install(self) -> None:
-        runner = self._runner
+    def install(self) -> Reporter:
+        """Puts our verifier in place, and returns what reports its figures."""
+        runner, settings = self._runner, self._settings
         if type(runner.sampler) is not Sampler or type(runner.rejection_sampler) is not RejectionSampler:
             raise SpecdecError(
                 f"this model brings a sampler of its own ({type(runner.sampler).__name__}), whose place specdec would "
@@ -68,14 +68,10 @@ class V2Adapter:
         require(
             "Sampler", dir(runner.sampler), "sampling_states", "req_states", "logprob_token_ids_state", "compute_nans"
         )
-        self._verifier = Verifier(runner.sampler, self._slots, self._rows, self._settings.verify, reports=self._count)
-        runner.sampler = runner.rejection_sampler = self._verifier
-
-    def report_with(self, output: Any) -> None:
-        """output: what the runner's `sample_tokens` has returned for the last step."""
-        figures = self._verifier.take_figures() if self._verifier is not None else None
-        if figures is not None and hasattr(output, "get_output"):
-            figures.report_with(output, self._counters)
+        verifier = Verifier(runner.sampler, self._slots, self._rows, settings.verify, reports=self._count)
+        runner.sampler = runner.rejection_sampler = verifier
+        counters = make_counters(runner) if settings.metrics.enabled and self._count else None
+        return Reporter(verifier.take_figures, counters)
 
 
 def _check_runner(runner: Any) -> None:

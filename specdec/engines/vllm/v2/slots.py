@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from specdec.engines.vllm.requests import Admissions, RequestSampling
+from specdec.engines.vllm.upload import to_device
 from specdec.sampling import SamplingBatch
 
 
@@ -58,8 +59,3 @@ class SlotTable:
 
     def _upload(self, values: list, dtype: torch.dtype) -> Tensor:
         return to_device(torch.tensor(values, dtype=dtype), self._device)
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A host tensor on the device, without waiting for it."""
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

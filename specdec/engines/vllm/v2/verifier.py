@@ -12,8 +12,8 @@ from vllm.v1.worker.gpu.metrics.logits import get_num_nans
 from vllm.v1.worker.gpu.sample.output import SamplerOutput
 
 from specdec.config import VerifySettings
+from specdec.engines.vllm.figures import Figures
 from specdec.engines.vllm.v2.batch import Layouts, Step, num_drafts
-from specdec.engines.vllm.v2.figures import Figures
 from specdec.engines.vllm.v2.logits import Processors, logprobs_of
 from specdec.engines.vllm.v2.rows import DraftRows
 from specdec.engines.vllm.v2.slots import SlotTable
@@ -24,7 +24,7 @@ from specdec.verify import Draft, VerifyOutput, verify
 class Verifier:
     """sampler: vLLM's own Sampler, whose state and processors stay in use: what is not defined here is asked of it.
 
-    rows None: drafts are one-hot. reports: whether figures are wanted; those of the last step are in `figures`.
+    rows None: drafts are one-hot. reports: whether figures are wanted; `take_figures` has those of the last step.
     """
 
     enable_adaptive_verification = False  # asked of a rejection sampler; refused by install.py
@@ -35,7 +35,7 @@ class Verifier:
         self._processors = Processors(sampler)
         self._prefill_len = sampler.req_states.prefill_len  # its `gpu` is another tensor from one step to the next
         self._layouts = Layouts(sampler.req_states.device)
-        self.figures: Figures | None = None
+        self._figures: Figures | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sampler, name)
@@ -85,7 +85,7 @@ class Verifier:
         if invalid_drafts is not None:
             token_ids = token_ids.masked_fill(invalid_drafts[at], -1)
         draft = Draft(token_ids, step.layout.counts)
-        lost = None
+        lost: Tensor | int = 0
         if self._rows is not None and len(at):
             local = batch.expanded_local_pos[at].to(torch.int64)
             slots = batch.expanded_idx_mapping[at].to(torch.int64)
@@ -93,13 +93,13 @@ class Verifier:
             rows, grammar = self._rows.find(slots, local - 1, begins), self._slots.has_grammar[slots]
             draft.logits, draft.row_stats = self._rows.flat_logits, self._rows.flat_stats
             draft.rows = rows.masked_fill(grammar, -1)
-            lost = ((rows < 0) & ~grammar & (token_ids >= 0)).sum() if self._reports else None
+            lost = ((rows < 0) & ~grammar & (token_ids >= 0)).sum() if self._reports else 0
         out = verify(logits, draft, sampling, method=self._method, backend=self._backend, on_bad_row="repair")
         if self._reports:
-            self.figures = Figures.of(batch.req_ids, step.layout.counts, out, lost)
+            self._figures = Figures.of(batch.req_ids, step.layout.counts, out, lost)
         return out
 
     def take_figures(self) -> Figures | None:
         """Those of the last step, once."""
-        figures, self.figures = self.figures, None
+        figures, self._figures = self._figures, None
         return figures

@@ -1,22 +1,16 @@
 """Parameters and draft rows by request slot."""
 
-import gc
-import weakref
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("vllm")
 
 from specdec.engines.vllm.requests import Admissions
-from specdec.engines.vllm.v2.figures import Figures
 from specdec.engines.vllm.v2.rows import DraftRows
 from specdec.engines.vllm.v2.slots import SlotTable
-from specdec.metrics.counters import StepCounters
-from specdec.verify import VerifyOutput
 
 CPU = torch.device("cpu")
 SLOTS, N, V = 6, 2, 5
@@ -133,43 +127,3 @@ def test_slots_of_either_width(dtype: torch.dtype) -> None:
     rows = pool()
     propose(rows, [2], [10])
     assert rows.find(torch.tensor([2], dtype=dtype), torch.tensor([1]), torch.tensor([10])).item() >= 0
-
-
-class Output:
-    def get_output(self) -> str:
-        return "the output"
-
-
-def test_an_output_that_was_read_is_let_go() -> None:
-    """Without a garbage collection: it holds the memory of a step."""
-    out = VerifyOutput(torch.zeros(1, 1), torch.zeros(1), None, torch.zeros(0), torch.full((1,), -1))
-    output = Output()
-    Figures.of(["a"], [0], out, None).report_with(output, None)
-    gone = weakref.ref(output)
-    gc.disable()
-    try:
-        assert output.get_output() == "the output"
-        del output
-        assert gone() is None
-    finally:
-        gc.enable()
-
-
-def test_figures_are_reported_with_the_output_and_not_before(caplog: pytest.LogCaptureFixture) -> None:
-    out = VerifyOutput(
-        token_ids=torch.zeros(3, 3, dtype=torch.int32),
-        num_accepted=torch.tensor([2, 0, 0], dtype=torch.int32),
-        expected_acceptance=None,
-        acceptance_probability=torch.tensor([0.5, 1.0, 0.25]),
-        bad_row=torch.tensor([-1, 4, -1], dtype=torch.int32),
-    )
-    counters = StepCounters(None, {})
-    figures = Figures.of(["a", "b", "c"], [2, 1, 0], out, torch.tensor(1))
-    output = Output()
-    figures.report_with(output, counters)
-    assert counters.views["steps"][0] == 0
-    assert output.get_output() == "the output"
-    views = {name: view.tolist() for name, view in counters.views.items()}
-    assert views["steps"] == [2] and views["lost_rows"] == [1]
-    assert views["accepted"][:2] == [1, 1] and views["draft_tokens"][:2] == [2, 1]
-    assert np.allclose(views["expected_sum"][:2], [0.75, 1.0])
