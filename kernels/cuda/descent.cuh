@@ -54,8 +54,8 @@ class Descent {
     if (found.bin < 0) return false;
     above = found.above;
     low += static_cast<uint32_t>(found.bin) << shift;
-    const uint32_t last = low + ((1u << shift) - 1);
-    high = last < high ? last : high;
+    const uint32_t rest = (1u << shift) - 1;  // low + rest may lie beyond the largest number
+    high = high - low > rest ? low + rest : high;
     return true;
   }
 

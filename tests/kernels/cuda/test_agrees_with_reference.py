@@ -176,6 +176,15 @@ def test_numbers_at_the_ends_of_float32(subject: Subject):
             check_samples(subject, row * scale, SamplingBatch.uniform(1, min_p=min_p, top_p=0.99, seed=1))
 
 
+def test_keys_up_to_the_largest_float32(subject: Subject):
+    """Of -1.99, the lowest of the threads' maxima, to 3.4e38 is a range whose last bin of 2^24 keys ends beyond 2^32:
+    with it wrapped around the search ended at 1.7e38, and kept all eight tokens above."""
+    row = torch.full((1, 700), -1.99)
+    row[0, :8] = torch.linspace(3.4, 1.8, 8) * 1e38  # all of them one thread's
+    for top_k, top_p in ((3, 1.0), (6, 0.5), (0, 0.7)):
+        check_samples(subject, row, SamplingBatch.uniform(1, 1e38, top_k=top_k, top_p=top_p, seed=1))
+
+
 @pytest.mark.parametrize("largest", [[2.0, 1.5, 1.4921875], [-1.0, -1.5, -1.5078125]])
 def test_min_p_between_two_bfloat16_numbers(subject: Subject, largest: list[float]):
     """The token just under min-p's threshold is not the third that top-k asks for, nor in the mass of top-p."""
