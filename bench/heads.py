@@ -34,17 +34,18 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 class KeptStates:
-    """Hidden states of the target by batch, kept while the heads of one seed train: they all read the same batches."""
+    """Hidden states of the target, kept while the heads of one seed train: they all read the same batches."""
 
     def __init__(self, target: Target, limit_bytes: int) -> None:
-        self.target, self.left, self.kept = target, limit_bytes, dict[int, torch.Tensor]()
+        self.target, self.left, self.kept = target, limit_bytes, dict[tuple[int, ...], torch.Tensor]()
 
-    def __call__(self, step: int, windows: Windows) -> torch.Tensor:
-        if step in self.kept:
-            return self.kept[step]
+    def __call__(self, numbers: torch.Tensor, windows: Windows) -> torch.Tensor:
+        key = tuple(numbers.tolist())
+        if key in self.kept:
+            return self.kept[key]
         hidden = self.target.hidden(windows)
         if hidden.nbytes <= self.left:
-            self.kept[step] = hidden
+            self.kept[key] = hidden
             self.left -= hidden.nbytes
         return hidden
 

@@ -31,11 +31,15 @@ class Batches:
         return _that_count(self.stream, offsets, self.length)
 
     def __getitem__(self, step: int) -> Windows:
-        return self.windows(self.numbers(step))
+        return self.windows(self.numbers(self.places(step)))
 
-    def numbers(self, step: int) -> Tensor:
-        """Which of the windows 0..per_epoch-1 make up batch `step`, int64 [rows]."""
-        return torch.tensor([self._number(n) for n in range(step * self.rows, (step + 1) * self.rows)])
+    def places(self, step: int) -> Tensor:
+        """Where batch `step` stands in the run's order of windows, which goes on from epoch to epoch: int64 [rows]."""
+        return torch.arange(step * self.rows, (step + 1) * self.rows)
+
+    def numbers(self, places: Tensor) -> Tensor:
+        """Which of the windows 0..per_epoch-1 stand at these places, int64 like them."""
+        return torch.tensor([self._number(place) for place in places.tolist()], dtype=torch.int64)
 
     def windows(self, numbers: Tensor) -> Windows:
         return self.stream.windows(self.offsets[numbers], self.length)

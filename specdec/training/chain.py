@@ -62,6 +62,13 @@ class ChainStates(NamedTuple):
             )  # fmt: skip
 
 
+def chain_anchors(windows: Windows, steps: int, labelled: bool = False) -> Tensor:
+    """Where a chain starts, bool [B, T - steps]: as `whole_chains`, without the one that has no label in the window."""
+    valid = windows.whole_chains(steps, labelled)
+    valid[:, -1] = False
+    return valid
+
+
 def run_states(
     head: MTPHead,
     target: Target,
@@ -82,8 +89,7 @@ def run_states(
         states = hidden if hidden.dtype == torch.bfloat16 and autocast else hidden.float()
         embeddings = target.embed(windows.tokens)
         outs = unroll(head, embeddings, states, steps, windows.position_ids().to(device), documents)
-    valid = windows.whole_chains(steps, labelled)
-    valid[:, -1] = False  # its last step has no label in the window
+    valid = chain_anchors(windows, steps, labelled)
     rows, anchors = valid.nonzero(as_tuple=True)
     index = anchors[:, None] + torch.arange(1, steps + 1)  # [n, K]: j + k
     kept = torch.stack([out[valid.to(device)] for out in outs], dim=1)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from specdec.training.chain import ChainStates
+from specdec.training.draws import Draws
 from specdec.training.fused import FUSED, step_losses
 from specdec.training.losses import STEP_LOSSES, acceptance, chain_mean, demonstration_weights
 from specdec.training.settings import Settings
@@ -31,9 +32,9 @@ class Objective:
         """Whether the text's own tokens enter the loss."""
         return self.settings.weighting is not None or (self.settings.loss == "ce" and self.settings.labels == "text")
 
-    def __call__(self, states: ChainStates, step: int, autocast: bool) -> tuple[Tensor, list[float]]:
-        """Loss of each chain [n], and the mean acceptance of each chain step. step: seeds labels that are drawn."""
-        per_step, alphas = self._fused(states) if self.fused else self._eager(states, step, autocast)
+    def __call__(self, states: ChainStates, draws: Draws, autocast: bool) -> tuple[Tensor, list[float]]:
+        """Loss of each chain [n], and the mean acceptance of each chain step. draws: of the same chains."""
+        per_step, alphas = self._fused(states) if self.fused else self._eager(states, draws, autocast)
         weights = self._weights(states) if self.settings.weighting is not None else None
         return chain_mean(per_step, weights), alphas.mean(0).tolist()
 
@@ -43,19 +44,13 @@ class Objective:
             temperature=self.settings.temperature, target_rows=states.target_rows,
         )  # fmt: skip
 
-    def _eager(self, states: ChainStates, step: int, autocast: bool) -> tuple[Tensor, Tensor]:
+    def _eager(self, states: ChainStates, draws: Draws, autocast: bool) -> tuple[Tensor, Tensor]:
         chains = states.logits(self.target, autocast)
         draft, teacher = (x.float() / self.settings.temperature for x in (chains.draft_logits, chains.target_logits))
-        labels = chains.labels if self.settings.labels == "text" else self._sampled(teacher, step)
+        labels = chains.labels if self.settings.labels == "text" else _sampled(teacher, draws)
         with torch.no_grad():
             alphas = acceptance(draft[::8], teacher[::8])  # an eighth tells enough
         return STEP_LOSSES[self.settings.loss](draft, teacher, labels), alphas
-
-    def _sampled(self, teacher: Tensor, step: int) -> Tensor:
-        """Labels drawn from the target, [n, K] from logits [n, K, V]; the same for the same seed and step."""
-        generator = torch.Generator(teacher.device).manual_seed(self.settings.seed * 1_000_003 + step)
-        drawn = torch.multinomial(teacher.softmax(-1).flatten(0, 1), 1, generator=generator)
-        return drawn.view(teacher.shape[:2])
 
     @torch.no_grad()
     def _weights(self, states: ChainStates) -> Tensor:
@@ -66,3 +61,10 @@ class Objective:
         parts = zip(states.target_hidden[used].split(WEIGHT_ROWS), tokens.split(WEIGHT_ROWS), strict=True)
         weights = [demonstration_weights(self.target.logits(hidden), labels) for hidden, labels in parts]
         return torch.cat(weights)[which]
+
+
+def _sampled(teacher: Tensor, draws: Draws) -> Tensor:
+    """Labels drawn from the target, [n, K] from logits [n, K, V], by inversion."""
+    reached = teacher.softmax(-1).cumsum(-1)
+    wanted = draws.uniform("label", teacher.shape[1]).to(teacher.device)[..., None] * reached[..., -1:]
+    return (reached <= wanted).sum(-1)

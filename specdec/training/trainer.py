@@ -14,8 +14,9 @@ from specdec.heads.checkpoint import load_head
 from specdec.heads.config import HeadConfig
 from specdec.heads.module import MTPHead, init_from_target, init_random
 from specdec.training.batches import Batches, held_out_windows
-from specdec.training.chain import run_states
+from specdec.training.chain import chain_anchors, run_states
 from specdec.training.data import TokenStream, Windows
+from specdec.training.draws import Draws
 from specdec.training.objective import Objective
 from specdec.training.optim import make_optimizers, rate_factor, set_rate
 from specdec.training.settings import Settings
@@ -23,7 +24,7 @@ from specdec.training.state import finish, save_state
 from specdec.training.target import Target
 
 Report = Callable[["Trainer", float, list[float]], None]
-HiddenSource = Callable[[int, Windows], Tensor]
+HiddenSource = Callable[[Tensor, Windows], Tensor]
 
 
 class Trainer:
@@ -41,7 +42,7 @@ class Trainer:
         held_out: TokenStream,
         hidden: HiddenSource | None = None,
     ) -> None:
-        """hidden: gives the target's states of batch number `step` when they are kept; None: runs the target."""
+        """hidden: gives the target's states of windows by their numbers when they are kept; None: runs the target."""
         self.settings, self.target = settings, target
         longest = getattr(target.config, "max_position_embeddings", settings.seq_len)
         if settings.seq_len > longest:
@@ -52,7 +53,7 @@ class Trainer:
             train, settings.rows, settings.seq_len, settings.seed, overlap=settings.num_steps_ahead + 1
         )
         self.held_out = held_out_windows(held_out, settings.rows, settings.seq_len, settings.eval_windows)
-        self.hidden = hidden or (lambda step, windows: target.hidden(windows))
+        self.hidden = hidden or (lambda numbers, windows: target.hidden(windows))
         self.total = settings.steps
         if settings.steps is None and settings.minutes is None:
             self.total = -(-self.batches.per_epoch // settings.rows)
@@ -82,12 +83,15 @@ class Trainer:
 
     def step(self) -> tuple[float, list[float]]:
         """One optimiser step; returns the loss and the mean acceptance of each chain step in the batch."""
-        windows = self.batches[self.step_number]
+        places = self.batches.places(self.step_number)
+        numbers = self.batches.numbers(places)
+        windows = self.batches.windows(numbers)
         set_rate(self.optimizers, rate_factor(self.progress, self.settings.schedule, self.settings.warmup))
-        hidden = self.hidden(self.step_number, windows)
+        hidden = self.hidden(numbers, windows)
         steps, objective = self.settings.num_steps_ahead, self.objective
         states = run_states(self.head, self.target, windows, hidden, steps, self.autocast, objective.labelled)
-        per_chain, alphas = objective(states, self.step_number, self.autocast)
+        draws = Draws(self.settings.seed, places, chain_anchors(windows, steps, objective.labelled))
+        per_chain, alphas = objective(states, draws, self.autocast)
         loss = per_chain.sum() / max(1, len(per_chain))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.head.parameters(), 1.0)

@@ -11,8 +11,9 @@ from specdec.heads.config import HeadConfig
 from specdec.heads.module import MTPHead, init_random
 from specdec.training import objective
 from specdec.training.batches import held_out_windows
-from specdec.training.chain import run_chains, run_states
+from specdec.training.chain import chain_anchors, run_chains, run_states
 from specdec.training.data import load_streams
+from specdec.training.draws import Draws
 from specdec.training.fused import FUSED
 from specdec.training.losses import STEP_LOSSES
 from specdec.training.objective import Objective
@@ -50,7 +51,8 @@ def loss_and_gradient(target, windows, head, fused, **changes):
     chosen = Objective(settings(**changes), target)
     assert chosen.fused == fused
     states = run_states(head, target, windows[0], target.hidden(windows[0]), STEPS, False, chosen.labelled)
-    per_chain, alphas = chosen(states, 0, False)
+    draws = Draws(0, torch.arange(4), chain_anchors(windows[0], STEPS, chosen.labelled))
+    per_chain, alphas = chosen(states, draws, False)
     head.zero_grad()
     per_chain.mean().backward()
     return per_chain.detach(), alphas, [p.grad.clone() for p in head.parameters()]

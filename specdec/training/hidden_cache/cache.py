@@ -70,9 +70,9 @@ class HiddenCache:
                     done += good[number].count
                     progress(done, self.batches.per_epoch)
 
-    def hidden(self, step: int, windows: Windows) -> Tensor:
-        """States [rows, T, d] of batch `step`, on the target's device: the trainer's source of states."""
-        places = (divmod(int(number), self.shard_windows) for number in self.batches.numbers(step))
+    def hidden(self, numbers: Tensor, windows: Windows) -> Tensor:
+        """States [rows, T, d] of windows by their numbers, on the target's device: the trainer's source of states."""
+        places = (divmod(number, self.shard_windows) for number in numbers.tolist())
         return torch.stack([self._reader.window(*place) for place in places]).to(self.target.device)
 
     @contextmanager
