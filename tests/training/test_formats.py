@@ -201,3 +201,22 @@ def test_each_path_finds_its_format(tmp_path):
     (tmp_path / "a.json").write_text("")
     names = {p: type(format_of(tmp_path / p)).__name__ for p in ("a.jsonl", "a.json", ".")}
     assert names == {"a.jsonl": "JsonLines", "a.json": "Text", ".": "NoneType"}
+
+
+def test_documents_belong_to_their_file_or_to_what_a_field_says(tmp_path):
+    path = write_lines(tmp_path / "a.jsonl", {"text": "x", "kind": "math"}, {"text": "y", "kind": 7})
+    (tmp_path / "b.txt").write_text("z")
+    pq.write_table(pa.table({"text": ["x"], "kind": [None], "more": [1]}), tmp_path / "c.parquet")
+
+    def groups(*paths, **fields):
+        return [document.group for document in read_documents(paths, Fields(**fields))]
+
+    assert groups(tmp_path) == [str(path), str(path), str(tmp_path / "b.txt"), str(tmp_path / "c.parquet")]
+    assert groups(path, tmp_path / "c.parquet", by="kind") == ["math", "7", "None"]
+    for name, message in (
+        ("a.jsonl", "line 1 of .*a.jsonl has no field 'domain'"),
+        ("b.txt", "b.txt has no fields, so no 'domain'"),
+        ("c.parquet", "c.parquet has no column 'domain', only text, kind, more"),
+    ):
+        with pytest.raises(SpecdecError, match=message):
+            groups(tmp_path / name, by="domain")

@@ -6,6 +6,7 @@ The first that fits a path reads it.
 
 import importlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -60,12 +61,21 @@ def read_documents(paths: Sequence[str | Path], fields: Fields = USUAL_FIELDS) -
             for document in form.read(source, fields):
                 if not document.is_blank():
                     empty = False
-                    yield document
+                    yield _grouped(document, source, fields)
         if empty:
             raise SpecdecError(
                 f"{path} holds no text: give a file or a `datasets` folder with text, messages or token ids, or a "
                 f"folder with {', '.join('*' + s for s in suffixes())} files"
             )
+
+
+def _grouped(document: Document, source: Path, fields: Fields) -> Document:
+    """The document with its file as its group, where no field says otherwise."""
+    if document.group is not None:
+        return document
+    if fields.by is not None:
+        raise SpecdecError(f"{source} has no fields, so no {fields.by!r}: give records (JSONL, tables), or drop --by")
+    return replace(document, group=str(source))
 
 
 def _sources(path: Path) -> Iterator[tuple[Path, Format]]:

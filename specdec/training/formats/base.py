@@ -32,10 +32,14 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Document:
-    """content: a text, tokens or a chat; origin: where it stands ("line 3 of a.jsonl"), for error messages."""
+    """content: a text, tokens or a chat; origin: where it stands ("line 3 of a.jsonl"), for error messages.
+
+    group: what its figures are shown under: the value of Fields.by, or else its file.
+    """
 
     content: str | Tokens | Chat
     origin: str
+    group: str | None = None
 
     def is_blank(self) -> bool:
         return not self.content.strip() if isinstance(self.content, str) else len(self) == 0
@@ -52,10 +56,14 @@ class Document:
 
 @dataclass(frozen=True)
 class Fields:
-    """Which fields (columns) of a record are read. Those named here alone, or else the usual names, in this order."""
+    """Which fields (columns) of a record are read. Those named here alone, or else the usual names, in this order.
+
+    by: the field that says what group a document belongs to.
+    """
 
     text: str | None = None
     messages: str | None = None
+    by: str | None = None
 
     def candidates(self) -> dict[str, str]:
         """Field name -> what it holds. The first that a record has counts: tokens are more exact than their text."""
@@ -72,7 +80,9 @@ class Fields:
                 f"{path} has the columns {', '.join(present) or '(none)'}, but no {' or '.join(wanted)}: "
                 "name the right one with --text-field or --messages-field"
             )
-        return [name for name in present if name in wanted or name in _BESIDE]
+        if self.by is not None and self.by not in present:
+            raise SpecdecError(f"{path} has no column {self.by!r}, only {', '.join(present)}: name another with --by")
+        return [name for name in present if name in wanted or name in _BESIDE or name == self.by]
 
     def document(self, record: Any, origin: str) -> Document | None:
         """The document in a record; None where all its fields are null. SpecdecError: no such field, a wrong type."""
@@ -88,7 +98,14 @@ class Fields:
         if name is None:
             return None
         content = _READERS[candidates[name]](record[name], record, f'"{name}" in {origin}')
-        return Document(content, origin)
+        return Document(content, origin, self._group(record, origin))
+
+    def _group(self, record: Mapping[str, Any], origin: str) -> str | None:
+        if self.by is None:
+            return None
+        if self.by not in record:
+            raise SpecdecError(f"{origin} has no field {self.by!r}: add it to every record, or name another with --by")
+        return str(record[self.by])
 
 
 USUAL_FIELDS = Fields()
