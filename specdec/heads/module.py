@@ -14,10 +14,16 @@ from torch import Tensor, nn
 from specdec.heads.config import HeadConfig
 from specdec.heads.families import get_family
 from specdec.heads.families.base import rotate
+from specdec.heads.unroll import unroll
 
 
 class MTPHead(nn.Module):
-    """The head's own tensors and the pieces of one step; `unroll` puts the steps together for training."""
+    """The head's own tensors and the pieces of one step; `unroll` puts the steps together, and is its forward pass.
+
+    recompute: see `unroll`.
+    """
+
+    recompute = False
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
@@ -31,6 +37,17 @@ class MTPHead(nn.Module):
         self.layer = self.family.layer(layer_config)
         self.norm = self.family.norm(layer_config)
         self.rotary = self.family.rotary(layer_config)
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        hidden: Tensor,
+        steps: int,
+        position_ids: Tensor,
+        document_ids: Tensor | None = None,
+    ) -> list[Tensor]:
+        """`unroll`: a call, so that what wraps a module for several processes sees it."""
+        return unroll(self, embeddings, hidden, steps, position_ids, document_ids)
 
     def combine(self, embedding: Tensor, hidden: Tensor) -> Tensor:
         """Layer input [..., d] from the next token's embedding [..., d] and the previous hidden state [..., d]."""

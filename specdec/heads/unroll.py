@@ -8,10 +8,17 @@ under one softmax. Positions: step k at anchor j rotates by position j + k - 1. 
 j + k and the previous step's post-norm output (step 1: the target's final-norm hidden state h[j]).
 """
 
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from specdec.heads.module import MTPHead
+if TYPE_CHECKING:  # the module's forward is what stands here
+    from specdec.heads.module import MTPHead
 
 
 def unroll(
@@ -26,19 +33,34 @@ def unroll(
 
     embeddings [B, T, d]: of the window's tokens; hidden [B, T, d]: the target's final-norm states there.
     position_ids [B or 1, T] int: rotary position of each token. document_ids [B, T] int: attention stays within equal
-    ids; None: each row is one document. Returns `steps` tensors [B, A, d].
+    ids; None: each row is one document. Returns `steps` tensors [B, A, d]. With head.recompute, what a step computes
+    within itself is not kept for the backward pass but computed again (arXiv 1604.06174).
     """
     anchors = embeddings.shape[1] - steps
     allowed = causal_mask(anchors, None if document_ids is None else document_ids[:, :anchors], hidden.device)
-    state, keys, values, outs = hidden[:, :anchors], [], [], []
+    # Nothing in a step is drawn at random, so no generator's state has to be kept.
+    again = partial(checkpoint, _step, use_reentrant=False, preserve_rng_state=False)
+    step = again if head.recompute and torch.is_grad_enabled() else _step
+    state, outs = hidden[:, :anchors], []
+    keys: tuple[Tensor, ...] = ()
+    values: tuple[Tensor, ...] = ()
     for k in range(1, steps + 1):
-        x = head.combine(embeddings[:, k : k + anchors], state)
-        query, key, value = head.rotated_qkv(x, position_ids[:, :anchors] + (k - 1))
-        keys.append(key)
-        values.append(value)
-        state = head.finish(x, _attend(query, keys, values, allowed, head.scaling))
+        positions = position_ids[:, :anchors] + (k - 1)
+        state, key, value = step(head, embeddings[:, k : k + anchors], state, positions, keys, values, allowed)
+        keys, values = (*keys, key), (*values, value)
         outs.append(state)
     return outs
+
+
+def _step(
+    head: MTPHead, embeddings: Tensor, state: Tensor, position_ids: Tensor,
+    keys: tuple[Tensor, ...], values: tuple[Tensor, ...], allowed: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """One step at all anchors: its output [B, A, d], and the key and value that it adds to those of earlier steps."""
+    x = head.combine(embeddings, state)
+    query, key, value = head.rotated_qkv(x, position_ids)
+    attended = _attend(query, (*keys, key), (*values, value), allowed, head.scaling)
+    return head.finish(x, attended), key, value
 
 
 def causal_mask(length: int, document_ids: Tensor | None, device: torch.device) -> Tensor:
@@ -49,7 +71,9 @@ def causal_mask(length: int, document_ids: Tensor | None, device: torch.device) 
     return mask & (document_ids[:, None, :, None] == document_ids[:, None, None, :])
 
 
-def _attend(query: Tensor, keys: list[Tensor], values: list[Tensor], allowed: Tensor, scaling: float) -> Tensor:
+def _attend(
+    query: Tensor, keys: tuple[Tensor, ...], values: tuple[Tensor, ...], allowed: Tensor, scaling: float
+) -> Tensor:
     """query [B, H, A, D]; keys, values: one [B, H_kv, A, D] per step; allowed [B or 1, 1, A, A] -> [B, H, A, D]."""
     batch, heads, anchors, size = query.shape
     groups = heads // keys[0].shape[1]

@@ -4,10 +4,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from specdec.heads.module import MTPHead
-from specdec.heads.unroll import unroll
 from specdec.training.data import Windows
 from specdec.training.target import Target
 
@@ -70,7 +68,7 @@ def chain_anchors(windows: Windows, steps: int, labelled: bool = False) -> Tenso
 
 
 def run_states(
-    head: MTPHead,
+    head: nn.Module,
     target: Target,
     windows: Windows,
     hidden: Tensor,
@@ -78,7 +76,7 @@ def run_states(
     autocast: bool,
     labelled: bool = False,
 ) -> ChainStates:
-    """Runs the head on windows whose final-norm states are hidden [B, T, d].
+    """Runs the head (an MTPHead or what wraps one) on windows whose final-norm states are hidden [B, T, d].
 
     Chains that leave their document are left out, as are those that predict tokens that do not count, and the one whose
     last step predicts beyond the window. labelled: the labels are used, so they must belong to the document too.
@@ -88,7 +86,7 @@ def run_states(
     with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
         states = hidden if hidden.dtype == torch.bfloat16 and autocast else hidden.float()
         embeddings = target.embed(windows.tokens)
-        outs = unroll(head, embeddings, states, steps, windows.position_ids().to(device), documents)
+        outs = head(embeddings, states, steps, windows.position_ids().to(device), documents)
     valid = chain_anchors(windows, steps, labelled)
     rows, anchors = valid.nonzero(as_tuple=True)
     index = anchors[:, None] + torch.arange(1, steps + 1)  # [n, K]: j + k
@@ -99,7 +97,7 @@ def run_states(
 
 
 def run_chains(
-    head: MTPHead,
+    head: nn.Module,
     target: Target,
     windows: Windows,
     hidden: Tensor,

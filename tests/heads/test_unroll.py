@@ -79,3 +79,27 @@ def test_later_steps_reach_back_to_the_first_steps_weights():
     reached = hidden.grad[0].abs().sum(-1) > 0
     assert reached.tolist() == [j <= 5 for j in range(12)]
     assert all(parameter.grad.abs().sum() > 0 for parameter in head.parameters())
+
+
+def test_recomputing_changes_memory_alone(monkeypatch):
+    """Outputs and gradients bit for bit; each step runs once more in the backward pass, and not without gradients."""
+    head, calls = make_head("qwen2"), []
+    plain = head.combine
+    monkeypatch.setattr(head, "combine", lambda *inputs: calls.append(1) or plain(*inputs))
+    inputs = torch.randn(2, 12, 32), torch.randn(2, 12, 32)
+
+    def run():
+        calls.clear()
+        head.zero_grad()
+        outs = torch.stack(head(*inputs, STEPS, torch.arange(12)[None]))
+        outs.sin().sum().backward()
+        return outs.detach(), [p.grad.clone() for p in head.parameters()], len(calls)
+
+    kept = run()
+    head.recompute = True
+    recomputed = run()
+    assert torch.equal(kept[0], recomputed[0]) and all(map(torch.equal, kept[1], recomputed[1]))
+    assert (kept[2], recomputed[2]) == (STEPS, 2 * STEPS)
+    with torch.no_grad():
+        head(*inputs, STEPS, torch.arange(12)[None])
+    assert len(calls) == 3 * STEPS
