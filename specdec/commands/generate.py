@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,6 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from specdec.commands.data_options import DATA, ChatTemplate, MessagesField, TextField
 from specdec.errors import SpecdecError
+
+if TYPE_CHECKING:
+    from specdec.training.prompts import Prompts
 
 console = Console()
 
@@ -121,20 +124,13 @@ def _whole_lines(path: Path) -> int:
     return content.count(b"\n")
 
 
-class Prompts(NamedTuple):
-    """ids: of each prompt, its start token included. end: the token that ends a chat's answer; None: cut from text."""
-
-    ids: list[list[int]]
-    end: int | None
-
-
-def _prompts(plan: dict[str, Any]) -> Prompts:
+def _prompts(plan: dict[str, Any]) -> "Prompts":
     from transformers import AutoTokenizer
 
     from specdec.engines.checks import check_model
     from specdec.training.encode import Encoder, Reading
-    from specdec.training.formats import Chat, Fields, read_documents
-    from specdec.training.prompts import cut_prompts, shuffled_rounds
+    from specdec.training.formats import Fields, read_documents
+    from specdec.training.prompts import make_prompts
 
     config = check_model(plan["model"]) or {}
     tokenizer = AutoTokenizer.from_pretrained(plan["model"])
@@ -144,26 +140,13 @@ def _prompts(plan: dict[str, Any]) -> Prompts:
         Path(template) if template else None,
         vocab_size=config.get("vocab_size"),
     )
-    encoder = Encoder(tokenizer, reading)
     documents = list(read_documents(plan["data"], reading.fields))
-    chats = [d for d in documents if isinstance(d.content, Chat)]
-    if not chats:
-        starts = encoder.start  # every prompt gets one of its own
-        texts = [ids[int(ids[0] == starts) :].tolist() for ids, _ in encoder(documents)]
-        return Prompts(cut_prompts(texts, plan["count"], plan["prompt_tokens"], plan["seed"], starts), None)
-    if len(chats) < len(documents):
-        raise SpecdecError("--data mixes chats with other documents: generate from each in a run of its own")
-    room = config.get("max_position_embeddings", math.inf) - plan["output_tokens"]
-    ids = [prompt for prompt in map(encoder.prompt, chats) if len(prompt) < room]
-    if not ids:
-        raise SpecdecError(
-            f"none of the {len(chats)} chats leaves room for {plan['output_tokens']} tokens of answer: give shorter "
-            "ones, or lower --output-tokens"
-        )
-    return Prompts([ids[i] for i in shuffled_rounds(len(ids), plan["count"], plan["seed"])], tokenizer.eos_token_id)
+    longest = config.get("max_position_embeddings", math.inf)
+    sizes = (plan["count"], plan["prompt_tokens"], plan["output_tokens"])
+    return make_prompts(documents, Encoder(tokenizer, reading), *sizes, plan["seed"], longest)
 
 
-def _write(path: Path, prompts: Prompts, done: int, answers: Iterator[list[int]], longest: int) -> None:
+def _write(path: Path, prompts: "Prompts", done: int, answers: Iterator[list[int]], longest: int) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with path.open("a") as file, Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task("continuations", total=len(prompts.ids), completed=done)
