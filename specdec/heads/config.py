@@ -1,11 +1,12 @@
 """The configuration of a head: what stands in its checkpoint's config.json."""
 
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, PretrainedConfig
 
 from specdec.errors import SpecdecError
-from specdec.heads.families import family_of
+from specdec.heads.families import Family, family_of, get_family
 
 CHECKPOINT_VERSION = 1
 
@@ -36,6 +37,8 @@ class HeadConfig(PretrainedConfig):
     num_hidden_layers: int = 1
     num_nextn_predict_layers: int = 1
     concat_order: str = "embedding_hidden"
+    zero_first_embedding: bool = False
+    target_states: str = "post_norm"
     target_config: dict[str, Any] | None = None
 
     @classmethod
@@ -49,9 +52,13 @@ class HeadConfig(PretrainedConfig):
         own = {
             "architectures": ["SpecdecMTPHead"], "target_architecture": architectures[0], "target_family": family.name,
             "specdec_version": CHECKPOINT_VERSION, "num_hidden_layers": 1, "num_nextn_predict_layers": 1,
-            "concat_order": "embedding_hidden", "target_config": whole, "dtype": whole.get("dtype"),
+            **asdict(family.step), "target_config": whole, "dtype": whole.get("dtype"),
         }  # fmt: skip
         return cls(**{**flat, **own})
+
+    def family(self) -> Family:
+        """What the head's layer is made of."""
+        return get_family(self.target_family)
 
     def layer_config(self) -> PretrainedConfig:
         """The target's configuration cut down to one layer of full attention: what the decoder layer is built from."""

@@ -3,7 +3,8 @@
     x   = eh_proj(cat(enorm(embedding of the next token), hnorm(hidden)))
     out = norm(layer(x))                          # post-norm: the next step's hidden, and what the LM head reads
 
-As in DeepSeek-V3 (arXiv 2412.19437, eq. 21-23); the embedding and the LM head are the target's and not owned.
+As in DeepSeek-V3 (arXiv 2412.19437, eq. 21-23); the embedding and the LM head are the target's and not owned. What
+differs by family (the layer's parts, the order in the concatenation ...) stands in `families` and in the config.
 """
 
 from typing import Any, cast
@@ -12,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from specdec.heads.config import HeadConfig
-from specdec.heads.families import get_family
-from specdec.heads.families.base import rotate
+from specdec.heads.families.base import Projected
 from specdec.heads.unroll import unroll
 
 
@@ -28,7 +28,7 @@ class MTPHead(nn.Module):
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
         self.config = config
-        self.family = get_family(config.target_family)
+        self.family = config.family()
         layer_config = config.layer_config()
         hidden_size = layer_config.hidden_size
         self.enorm = self.family.norm(layer_config)
@@ -49,21 +49,32 @@ class MTPHead(nn.Module):
         """`unroll`: a call, so that what wraps a module for several processes sees it."""
         return unroll(self, embeddings, hidden, steps, position_ids, document_ids)
 
-    def combine(self, embedding: Tensor, hidden: Tensor) -> Tensor:
-        """Layer input [..., d] from the next token's embedding [..., d] and the previous hidden state [..., d]."""
-        return self.eh_proj(torch.cat((self.enorm(embedding), self.hnorm(hidden)), dim=-1))
+    def combine(self, embedding: Tensor, hidden: Tensor, position_ids: Tensor) -> Tensor:
+        """Layer input [B, T, d] of the next tokens' embeddings and the previous hidden states, both [B, T, d].
 
-    def rotated_qkv(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """q [B, H, T, D], k and v [B, H_kv, T, D] of layer input x [B, T, d] at rotary positions [B or 1, T]."""
+        position_ids [B or 1, T]: where the hidden states stand.
+        """
+        if self.config.zero_first_embedding:
+            embedding = embedding.masked_fill((position_ids == 0).unsqueeze(-1), 0.0)
+        halves = [self.enorm(embedding), self.hnorm(hidden)]
+        if self.config.concat_order == "hidden_embedding":
+            halves.reverse()
+        return self.eh_proj(torch.cat(halves, dim=-1))
+
+    def project(self, x: Tensor, position_ids: Tensor) -> Projected:
+        """What attention reads of layer input x [B, T, d], rotated to positions [B or 1, T]."""
         layer = cast(Any, self.layer)
-        q, k, v = self.family.qkv(layer.self_attn, layer.input_layernorm(x))
+        query, key, value, gate = self.family.project(layer.self_attn, layer.input_layernorm(x))
         cos, sin = self.rotary(torch.empty((), dtype=torch.float32, device=x.device), position_ids)
-        return rotate(q, cos, sin), rotate(k, cos, sin), v
+        return Projected(self.family.rotate(query, cos, sin), self.family.rotate(key, cos, sin), value, gate)
 
-    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The rest of the layer and the last norm: x [B, T, d] and attention output [B, H, T, D] -> out [B, T, d]."""
+    def finish(self, x: Tensor, attended: Tensor, gate: Tensor | None) -> Tensor:
+        """The rest of the layer and the last norm: x [B, T, d] and attention output [B, H, T, D_v] -> out [B, T, d]."""
         layer = cast(Any, self.layer)
-        x = x + layer.self_attn.o_proj(attended.transpose(1, 2).flatten(2))
+        attended = attended.transpose(1, 2).flatten(2)
+        if gate is not None:
+            attended = attended * gate.sigmoid()
+        x = x + layer.self_attn.o_proj(attended)
         x = x + layer.mlp(layer.post_attention_layernorm(x))
         return self.norm(x)
 
@@ -92,9 +103,9 @@ def init_from_target(head: MTPHead, target: Any, noise: float = 0.01, generator:
 
 @torch.no_grad()
 def init_random(head: MTPHead, std: float = 0.02, generator: torch.Generator | None = None) -> None:
-    """Normal matrices of this standard deviation, norms at one, biases at zero."""
+    """Normal matrices of this standard deviation and biases at zero; norms stay as a new head has them, at one."""
     for name, parameter in head.named_parameters():
-        if parameter.ndim == 2:
+        if parameter.ndim >= 2:  # 3: the matrices of several experts
             parameter.copy_(std * torch.randn(parameter.shape, generator=generator))
-        else:
-            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+        elif name.endswith("bias"):
+            parameter.zero_()

@@ -5,7 +5,7 @@ behind them the entries of the chain that started at j. So the query of step k a
     step 1's keys at anchors i <= j            one causal matrix product [A, A]
     keys of steps 2..k at the same anchor j    k - 1 diagonal products   [A]
 under one softmax. Positions: step k at anchor j rotates by position j + k - 1. Inputs of step k: the embedding of token
-j + k and the previous step's post-norm output (step 1: the target's final-norm hidden state h[j]).
+j + k and the previous step's output, behind the head's last norm (step 1: the target's hidden state h[j]).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def unroll(
 ) -> list[Tensor]:
     """Outputs of steps 1..steps at the anchors 0..A-1, A = T - steps; out[k - 1][:, j] predicts token j + k + 1.
 
-    embeddings [B, T, d]: of the window's tokens; hidden [B, T, d]: the target's final-norm states there.
+    embeddings [B, T, d]: of the window's tokens; hidden [B, T, d]: the target's states there.
     position_ids [B or 1, T] int: rotary position of each token. document_ids [B, T] int: attention stays within equal
     ids; None: each row is one document. Returns `steps` tensors [B, A, d]. With head.recompute, what a step computes
     within itself is not kept for the backward pass but computed again (arXiv 1604.06174).
@@ -57,10 +57,10 @@ def _step(
     keys: tuple[Tensor, ...], values: tuple[Tensor, ...], allowed: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """One step at all anchors: its output [B, A, d], and the key and value that it adds to those of earlier steps."""
-    x = head.combine(embeddings, state)
-    query, key, value = head.rotated_qkv(x, position_ids)
+    x = head.combine(embeddings, state, position_ids)
+    query, key, value, gate = head.project(x, position_ids)
     attended = _attend(query, (*keys, key), (*values, value), allowed, head.scaling)
-    return head.finish(x, attended), key, value
+    return head.finish(x, attended, gate), key, value
 
 
 def causal_mask(length: int, document_ids: Tensor | None, device: torch.device) -> Tensor:
@@ -74,7 +74,8 @@ def causal_mask(length: int, document_ids: Tensor | None, device: torch.device) 
 def _attend(
     query: Tensor, keys: tuple[Tensor, ...], values: tuple[Tensor, ...], allowed: Tensor, scaling: float
 ) -> Tensor:
-    """query [B, H, A, D]; keys, values: one [B, H_kv, A, D] per step; allowed [B or 1, 1, A, A] -> [B, H, A, D]."""
+    """query [B, H, A, D]; one key [B, H_kv, A, D] and value [B, H_kv, A, D_v] per step; allowed [B or 1, 1, A, A]
+    -> [B, H, A, D_v]."""
     batch, heads, anchors, size = query.shape
     groups = heads // keys[0].shape[1]
     grouped = query.view(batch, -1, groups, anchors, size) * scaling
@@ -83,7 +84,7 @@ def _attend(
     own = [(grouped * key.unsqueeze(2)).sum(-1, dtype=torch.float32).view(batch, heads, anchors, 1) for key in keys[1:]]
     weights = torch.cat([first.float(), *own], dim=-1).softmax(-1).to(values[0].dtype)
     weights = weights.view(batch, -1, groups, anchors, anchors + len(own))
-    out = (weights[..., :anchors].flatten(2, 3) @ values[0]).view_as(grouped)
+    out = (weights[..., :anchors].flatten(2, 3) @ values[0]).view(batch, -1, groups, anchors, values[0].shape[-1])
     for i, value in enumerate(values[1:]):
         out = out + weights[..., anchors + i : anchors + i + 1] * value.unsqueeze(2)
-    return out.view(batch, heads, anchors, size)
+    return out.flatten(1, 2)

@@ -2,7 +2,7 @@
 
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm, LlamaRotaryEmbedding
 
-from specdec.heads.families.base import Family, projected_qkv
+from specdec.heads.families.base import Family, project_plainly
 
 FAMILY = Family(
     name="llama",
@@ -10,5 +10,5 @@ FAMILY = Family(
     layer=lambda config: LlamaDecoderLayer(config, 0),
     norm=lambda config: LlamaRMSNorm(config.hidden_size, eps=config.rms_norm_eps),
     rotary=lambda config: LlamaRotaryEmbedding(config),
-    qkv=projected_qkv,
+    project=project_plainly,
 )

@@ -2,7 +2,7 @@
 
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RMSNorm, Qwen2RotaryEmbedding
 
-from specdec.heads.families.base import Family, projected_qkv
+from specdec.heads.families.base import Family, project_plainly
 
 FAMILY = Family(
     name="qwen2",
@@ -10,5 +10,5 @@ FAMILY = Family(
     layer=lambda config: Qwen2DecoderLayer(config, 0),
     norm=lambda config: Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps),
     rotary=lambda config: Qwen2RotaryEmbedding(config),
-    qkv=projected_qkv,
+    project=project_plainly,
 )

@@ -5,12 +5,12 @@ from typing import Any
 from torch import Tensor
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer, Qwen3RMSNorm, Qwen3RotaryEmbedding
 
-from specdec.heads.families.base import Family, projected_qkv
+from specdec.heads.families.base import Family, Projected, project_plainly
 
 
-def _qkv(attention: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    q, k, v = projected_qkv(attention, x)
-    return attention.q_norm(q), attention.k_norm(k), v
+def _project(attention: Any, x: Tensor) -> Projected:
+    query, key, value, _ = project_plainly(attention, x)
+    return Projected(attention.q_norm(query), attention.k_norm(key), value)
 
 
 FAMILY = Family(
@@ -19,5 +19,5 @@ FAMILY = Family(
     layer=lambda config: Qwen3DecoderLayer(config, 0),
     norm=lambda config: Qwen3RMSNorm(config.hidden_size, eps=config.rms_norm_eps),
     rotary=lambda config: Qwen3RotaryEmbedding(config),
-    qkv=_qkv,
+    project=_project,
 )
