@@ -23,7 +23,12 @@ def train(
     minutes: Annotated[
         float | None, typer.Option(help="Budget in minutes. With --steps: whichever ends first.")
     ] = None,
-    batch_tokens: Annotated[int, typer.Option(help="Tokens per optimiser step.")] = 4096,
+    batch_tokens: Annotated[
+        int, typer.Option(help="Tokens per batch, shared out among the processes. A step takes --accumulate batches.")
+    ] = 4096,
+    accumulate: Annotated[
+        int, typer.Option(help="Batches per optimiser step, one after the other: a larger step in the same memory.")
+    ] = 1,
     seq_len: Annotated[int, typer.Option(help="Tokens per window.")] = 256,
     optimizer: Annotated[str, typer.Option(help="muon (matrices; AdamW for the rest) or adamw.")] = "muon",
     lr: Annotated[float | None, typer.Option(help="Learning rate; default 0.05 for muon, 0.003 for adamw.")] = None,
@@ -45,7 +50,11 @@ def train(
     dtype: Annotated[
         str, typer.Option(help="bfloat16 or float32: of the target and of the head's arithmetic.")
     ] = "bfloat16",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu or cuda.")] = "auto",
+    checkpoint_activations: Annotated[
+        bool, typer.Option("--checkpoint-activations", help="Less memory, more computing; the result is the same.")
+    ] = False,
+    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard scalars to OUTPUT/logs.")] = True,
     text_field: TextField = None,
     messages_field: MessagesField = None,
     chat_template: ChatTemplate = None,
@@ -71,6 +80,12 @@ def train(
         specdec train --model MODEL --data saved_dataset --text-field content --steps 5000 --output HEAD
 
         specdec train --model MODEL --data own.jsonl --cache-hidden states --loss kl --output HEAD_KL
+
+    Several GPUs, here 4: the same command behind `accelerate launch -m`. They share each batch, so the head is the same
+    up to rounding. --use_fsdp in place of --multi_gpu shards the head, its gradients and its optimiser's state; each
+    GPU holds the whole target. --resume goes on with any number of processes.
+
+        accelerate launch --multi_gpu --num_processes 4 -m specdec train --model MODEL --data own.jsonl --output HEAD
     """
     options = {k: v for k, v in locals().items() if k != "resume"} | {"eval_data": eval_data or []}
     _run(options, resume)
@@ -78,54 +93,80 @@ def train(
 
 def _run(options: dict[str, Any], resume: bool) -> None:
     from specdec.training.formats import check_paths
+    from specdec.training.processes import Processes
     from specdec.training.settings import Settings
-    from specdec.training.state import REPORT, prepare_output
+    from specdec.training.start import check_run
+    from specdec.training.state import prepare_output
+    from specdec.training.target import load_config
 
     settings = Settings(**options)
     check_paths([*settings.data, *settings.eval_data])
+    check_run(settings, load_config(settings.model))
+    processes = Processes(settings.device)
+    console.quiet = not processes.is_main
     state = prepare_output(settings.output, resume)
     if state is not None:
         settings.check_same_run(state["settings"])
-    trainer = _make_trainer(settings)
+    trainer = _make_trainer(settings, processes)
     if state is not None:
         trainer.restore(state)
         console.print(f"going on from step {trainer.step_number}, {trainer.elapsed / 60:.1f} minutes in")
-    summary = _with_progress(trainer)
+    _show(_train(trainer), settings.output)
+    processes.accelerator.end_training()
+
+
+def _show(summary: dict[str, Any], output: Path) -> None:
+    from specdec.training.state import REPORT
+
     held_out = summary["held_out"]
     for k, (alpha, greedy) in enumerate(zip(held_out["alpha"], held_out["greedy_alpha"], strict=True), 1):
         console.print(f"step {k}: acceptance {alpha:.4f} (target-only {greedy:.4f})")
     console.print(
         f"acceptance length {held_out['length']:.4f} tokens per step (target-only {held_out['greedy_length']:.4f})"
     )
-    console.print(f"head in {settings.output}, figures in {settings.output / REPORT}", highlight=False, soft_wrap=True)
+    console.print(f"head in {output}, figures in {output / REPORT}", highlight=False, soft_wrap=True)
 
 
-def _make_trainer(settings: Any) -> Any:
+def _make_trainer(settings: Any, processes: Any) -> Any:
     import torch
 
     from specdec.training.data import load_streams
     from specdec.training.target import Target
     from specdec.training.trainer import Trainer
 
-    target = Target(settings.model, getattr(torch, settings.dtype), settings.device)
+    target = Target(settings.model, getattr(torch, settings.dtype), str(processes.device))
     with console.status("reading data") as status:
         stream, held_out = load_streams(
             target.tokenizer, settings.data, settings.eval_data, settings.reading(target.config.vocab_size),
             lambda documents, tokens: status.update(f"reading data: {documents:,} documents, {tokens:,} tokens"),
         )  # fmt: skip
     console.print(f"{len(stream):,} training tokens, {len(held_out):,} held out", highlight=False)
-    trainer = Trainer(settings, target, stream, held_out)
+    trainer = Trainer(settings, target, stream, held_out, processes=processes)
+    console.print(
+        f"{settings.tokens_per_step:,} tokens per step: {settings.accumulate} x {settings.rows} windows of "
+        f"{settings.seq_len}; {processes}", highlight=False,
+    )  # fmt: skip
     if settings.cache_hidden is not None:
         trainer.hidden = _cached_states(settings, trainer)
     return trainer
 
 
 def _cached_states(settings: Any, trainer: Any) -> Any:
-    """Fills the cache under a progress bar (a terminal) or with a line for each tenth (a log)."""
+    """The states from the cache; the first process fills it, the others wait."""
     from specdec.training.hidden_cache import HiddenCache
 
+    if not trainer.processes.is_main:
+        trainer.processes.wait()
     cache = HiddenCache(settings.cache_hidden, trainer.target, trainer.batches, settings.model)
-    console.print(str(cache), highlight=False, soft_wrap=True)
+    if trainer.processes.is_main:
+        console.print(str(cache), highlight=False, soft_wrap=True)
+        _fill(cache)
+        trainer.processes.wait()
+    return cache.hidden
+
+
+def _fill(cache: Any) -> None:
+    """Under a progress bar (a terminal) or with a line for each tenth (a log)."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
         task, tenths = bar.add_task("hidden states (windows)"), set[int]()
@@ -137,10 +178,22 @@ def _cached_states(settings: Any, trainer: Any) -> Any:
                 console.print(f"hidden states: {done:,} of {total:,} windows", highlight=False, soft_wrap=True)
 
         cache.fill(lambda line: console.print(line, highlight=False, soft_wrap=True), progress)
-    return cache.hidden
 
 
-def _with_progress(trainer: Any) -> dict[str, Any]:
+def _train(trainer: Any) -> dict[str, Any]:
+    """Runs the trainer, with TensorBoard's scalars where they are wanted."""
+    if not (trainer.settings.tensorboard and trainer.processes.is_main):
+        return _with_progress(trainer, [])
+    from specdec.training.logs import Logs
+
+    logs = Logs(trainer)
+    try:
+        return _with_progress(trainer, [logs])
+    finally:
+        logs.close()
+
+
+def _with_progress(trainer: Any, logs: list[Any]) -> dict[str, Any]:
     """Runs the trainer under a progress bar (a terminal) or with a line now and then (a log)."""
     columns = (
         TextColumn("{task.description}"),
@@ -152,14 +205,18 @@ def _with_progress(trainer: Any) -> dict[str, Any]:
         task = progress.add_task("training", total=1.0)
 
         def report(run: Any, loss: float, alphas: list[float]) -> None:
-            speed = run.step_number * run.settings.rows * run.settings.seq_len / max(run.elapsed, 1e-9)
+            speed = run.step_number * run.settings.tokens_per_step / max(run.elapsed, 1e-9)
             per_step = " ".join(f"{a:.3f}" for a in alphas)
             line = f"step {run.step_number} loss {loss:.4f} acceptance {per_step} {speed:,.0f} tok/s"
+            for log in logs:
+                log.report(run, loss, alphas)
             progress.update(task, completed=min(1.0, run.progress), description=line)
             if not console.is_terminal and (run.step_number % 20 == 0 or run.step_number == 1):
                 console.print(line, highlight=False, soft_wrap=True)
 
         def evaluated(run: Any, result: Any) -> None:
+            for log in logs:
+                log.evaluated(run, result)
             console.print(f"step {run.step_number} held out: {result}", highlight=False, soft_wrap=True)
 
         summary: dict[str, Any] = trainer.run(report, evaluated)

@@ -16,8 +16,8 @@ Init = Literal["last-layer", "random"]
 Labels = Literal["text", "target"]
 Weighting = Literal["one-minus-p"]
 
-# What may differ between a run and its resumption without changing the result.
-_FREE = ("output", "eval_every", "save_every", "cache_hidden")
+# What may differ between a run and its resumption: the result is the same, on another device up to rounding.
+_FREE = ("output", "eval_every", "save_every", "cache_hidden", "checkpoint_activations", "tensorboard", "device")
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Settings:
     """One training run. steps and minutes: budget, whichever ends first; both None: one pass over the data.
 
     batch_tokens, seq_len in tokens; warmup as a share of the run; eval_every and save_every in steps and minutes.
+    accumulate: so many batches of batch_tokens, one after the other, make up an optimiser step; each is split over the
+    processes of `accelerate launch`. device: auto is a GPU where there is one.
     labels, for the loss `ce` alone: the text's own tokens, or tokens sampled from the target.
     text_field, messages_field, chat_template, loss_on: see encode.Reading. cache_hidden: folder of the target's states.
     weighting: one-minus-p multiplies each token's loss by 1 - the target's probability of the text's token.
@@ -39,6 +41,7 @@ class Settings:
     steps: int | None = None
     minutes: float | None = None
     batch_tokens: int = 4096
+    accumulate: int = 1
     seq_len: int = 256
     optimizer: OptimizerName = "muon"
     lr: float | None = None
@@ -53,7 +56,9 @@ class Settings:
     save_every: float = 2.0
     eval_windows: int = 64
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    device: str = "cpu"
+    device: str = "auto"
+    checkpoint_activations: bool = False
+    tensorboard: bool = True
     text_field: str | None = None
     messages_field: str | None = None
     chat_template: Path | None = None
@@ -71,11 +76,15 @@ class Settings:
         if self.weighting is not None:
             self._one_of("weighting", get_args(Weighting))
         self._one_of("dtype", ("bfloat16", "float32"))
-        self._one_of("device", ("cpu", "cuda"))
+        self._one_of("device", ("auto", "cpu", "cuda"))
         if self.device == "cuda" and not torch.cuda.is_available():
             raise SpecdecError("--device 'cuda': PyTorch finds no usable GPU here; use --device cpu")
-        for name in ("num_steps_ahead", "batch_tokens", "seq_len", "temperature", "eval_every", "eval_windows"):
+        for name in (
+            "num_steps_ahead", "batch_tokens", "accumulate", "seq_len", "temperature", "eval_every", "eval_windows"
+        ):  # fmt: skip
             self._positive(name)
+        if self.seed < 0:
+            raise SpecdecError(f"--seed must be 0 or above, not {self.seed}")
         for name in ("steps", "minutes", "lr"):
             if getattr(self, name) is not None:
                 self._positive(name)
@@ -90,7 +99,13 @@ class Settings:
 
     @property
     def rows(self) -> int:
+        """Windows in a batch, over all processes."""
         return self.batch_tokens // self.seq_len
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens in an optimiser step, over all processes."""
+        return self.accumulate * self.rows * self.seq_len
 
     @property
     def rate(self) -> float:

@@ -35,7 +35,7 @@ def prepare_output(folder: Path, resume: bool) -> dict[str, Any] | None:
     if not (folder / STATE).exists():
         raise SpecdecError(f"there is no run to resume in {folder}: leave out --resume to start one")
     try:
-        state: dict[str, Any] = torch.load(folder / STATE, weights_only=True)
+        state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and pickle raise several kinds for a damaged file
         raise SpecdecError(
             f"{folder / STATE} is damaged ({type(error).__name__}): start again in another --output"
@@ -47,10 +47,26 @@ def prepare_output(folder: Path, resume: bool) -> dict[str, Any] | None:
     return state
 
 
+def check_unchanged(folder: Path, state: dict[str, Any], fingerprints: dict[str, str]) -> None:
+    """Raises SpecdecError where the run in `folder` was started on something else than what has these fingerprints.
+
+    A state without one of them is from before it was kept, and taken at its word.
+    """
+    for name, fingerprint in fingerprints.items():
+        if state.get(name, fingerprint) != fingerprint:
+            raise SpecdecError(
+                f"the {name} has changed since the run in {folder} was started: restore it, or train into another "
+                "--output"
+            )
+
+
 def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Writes training_state.pt whole or not at all."""
     temporary = folder / f".{STATE}.tmp"
-    torch.save(state, temporary)
+    with temporary.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, folder / STATE)
 
 

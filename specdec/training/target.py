@@ -1,5 +1,7 @@
 """The frozen target: where hidden states, teacher logits, embeddings and the LM head come from."""
 
+import hashlib
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +15,46 @@ from specdec.heads.families import family_of
 from specdec.training.data import Windows
 
 
+def load_config(folder: str | Path) -> Any:
+    """The configuration of the model in a local folder. SpecdecError: none there, damaged, an unsupported family."""
+    if not (Path(folder) / "config.json").is_file():
+        raise SpecdecError(f"there is no model at {folder}: give a folder with config.json, weights and tokenizer")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        raise _unusable(folder, error) from error
+    family_of(config)
+    return config
+
+
+def _unusable(folder: str | Path, error: Exception) -> SpecdecError:
+    """transformers raises a dozen kinds; all of them mean that the folder is not usable."""
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return SpecdecError(f"the model at {folder} cannot be loaded ({first}): check the folder")
+
+
 class Target:
     """A causal language model loaded from a local folder, in eval mode, without gradients."""
 
     def __init__(self, folder: str | Path, dtype: torch.dtype = torch.bfloat16, device: str = "cpu") -> None:
-        if not (Path(folder) / "config.json").is_file():
-            raise SpecdecError(f"there is no model at {folder}: give a folder with config.json, weights and tokenizer")
+        self.config = load_config(folder)
         try:
-            self.config = AutoConfig.from_pretrained(folder, local_files_only=True)
-            family_of(self.config)
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-        except SpecdecError:
-            raise
-        except Exception as error:  # transformers raises a dozen kinds; all of them mean the folder is not usable
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise SpecdecError(f"the model at {folder} cannot be loaded ({first}): check the folder") from error
+        except Exception as error:
+            raise _unusable(folder, error) from error
         self.model: Any = model.eval().requires_grad_(False).to(device)
         self.device = torch.device(device)
         self.weight: Tensor = self.model.lm_head.weight
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over some numbers of every weight: training the model on, or another one, changes it."""
+        digest = hashlib.sha256()
+        for name, weight in self.model.named_parameters():
+            some = weight.flatten()[:: max(1, weight.numel() // 64)].float().cpu()
+            digest.update(f"{name} {tuple(weight.shape)}".encode() + some.numpy().tobytes())
+        return digest.hexdigest()
 
     @torch.no_grad()
     def hidden(self, windows: Windows) -> Tensor:
