@@ -1,7 +1,6 @@
 """A head's folder: config.json and model.safetensors. Written in full or not at all; read with each fault named."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +10,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from specdec.errors import SpecdecError
+from specdec.files import replace_file
 from specdec.heads.config import CHECKPOINT_VERSION, HeadConfig
 from specdec.heads.module import MTPHead
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file under a temporary name, then renames it: readers see the old or the new content, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def save_head(head: MTPHead, folder: str | Path, dtype: torch.dtype | None = None) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from specdec.errors import SpecdecError
-from specdec.heads.checkpoint import replace_file
+from specdec.files import replace_file
 
 INDEX = "index.json"
 VERSION = 1

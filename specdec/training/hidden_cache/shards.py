@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from specdec.errors import SpecdecError
-from specdec.heads.checkpoint import replace_file
+from specdec.files import replace_file
 from specdec.training.hidden_cache.fingerprint import file_digest
 from specdec.training.hidden_cache.index import Shard
 
