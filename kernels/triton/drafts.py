@@ -55,7 +55,9 @@ def _from_facts(fact, mask):
 
 
 @triton.jit
-def draft_token(draft, token, temperature, draft_rows, draft_stats, facts, num_rows, vocab, HAS_ROWS: tl.constexpr):
+def draft_token(
+    draft, token, temperature, draft_rows, draft_stats, facts, num_rows, num_draft_rows, vocab, HAS_ROWS: tl.constexpr
+):
     """kind (int32), q(token) (float64), row (int64), shift, rate, lowest (float32), factor (float64) of a draft.
 
     token int64, -1 where there is no draft; temperature of its request; facts: pointer to those of slot 0.
@@ -65,7 +67,9 @@ def draft_token(draft, token, temperature, draft_rows, draft_stats, facts, num_r
     if HAS_ROWS:
         if draft_rows is not None:
             row = tl.load(draft_rows + draft, mask=exists, other=-1)
-        looked_up = exists & (row >= 0) & (temperature >= GREEDY_BELOW)
+        # The host does not look at the indices: one from nowhere says, as -1 does, that there is no row.
+        has_row = (row >= 0) & (row < num_draft_rows)
+        looked_up = exists & has_row & (temperature >= GREEDY_BELOW)
         if draft_stats is not None:
             was_argmax, sound, q, shift, rate, lowest, factor = _from_stats(draft_stats + row * _NUM_STATS, looked_up)
         else:

@@ -56,12 +56,12 @@ def _probability(row, token, vocab, largest, temperature, threshold, mass, point
 
 
 @triton.jit(
-    do_not_specialize=["num_rows"],
+    do_not_specialize=["num_rows", "num_draft_rows"],
     do_not_specialize_on_alignment=["draft_rows", "draft_stats", "token_ids", "request_of_row"],
 )
 def row_statistics(
     logits,  # [rows, vocab], `stride` elements apart
-    draft_rows,  # int64 [N], or None: draft i has row i
+    draft_rows,  # int64 [N], or None: draft i has row i; outside [0, R): there is no row
     draft_stats,  # float64 [R, 4]; None: without HAS_ROWS there are none, else the facts of the drafts' slots are known
     token_ids,  # int32 or int64 [N]
     first_row,  # int32 [B + 1]
@@ -80,6 +80,7 @@ def row_statistics(
     scratch_stride,
     stride,
     num_rows,
+    num_draft_rows,  # R
     vocab,
     tiles,
     groups,
@@ -94,7 +95,9 @@ def row_statistics(
     SHIFT: tl.constexpr,
 ):
     r = tl.program_id(0)
-    request, draft, at, slot, used, drafted = locate(r, first_row, request_of_row, draft_rows, num_rows, IS_DRAFT)
+    request, draft, at, slot, used, drafted = locate(
+        r, first_row, request_of_row, draft_rows, num_rows, num_draft_rows, IS_DRAFT
+    )
     if used:
         row = logits + at * stride
         tile = tl.arange(0, TILES)
@@ -139,7 +142,7 @@ def row_statistics(
             tl.store(fact + P, p)
         else:
             kind, q, draft_row, q_shift, q_rate, q_lowest, q_factor = draft_token(
-                draft, token, t, draft_rows, draft_stats, facts, num_rows, vocab, HAS_ROWS
+                draft, token, t, draft_rows, draft_stats, facts, num_rows, num_draft_rows, vocab, HAS_ROWS
             )
             p = tl.where(kind == NOTHING, 0.0, p)
             j = r - tl.load(first_row + request)

@@ -33,7 +33,7 @@ NUM_FACTS = tl.constexpr(18)
 
 
 @triton.jit
-def locate(r, first_row, request_of_row, draft_rows, num_rows, IS_DRAFT: tl.constexpr):
+def locate(r, first_row, request_of_row, draft_rows, num_rows, num_draft_rows, IS_DRAFT: tl.constexpr):
     """Of program r: request, draft, row of the logits (int64), slot (int64), whether there is such a row, and whether
     the target row has a draft."""
     request = tl.load(request_of_row + r)
@@ -48,5 +48,5 @@ def locate(r, first_row, request_of_row, draft_rows, num_rows, IS_DRAFT: tl.cons
         used = drafted
         if draft_rows is not None:
             row = tl.load(draft_rows + draft, mask=drafted, other=-1)
-            used = drafted & (row >= 0)
+            used = drafted & (row >= 0) & (row < num_draft_rows)
     return request, draft, row, slot, used, drafted

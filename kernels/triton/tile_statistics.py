@@ -13,10 +13,13 @@ from specdec.kernels.triton.logits import INFINITY, LOWEST_LOGIT, rate_of
 from specdec.kernels.triton.rows import locate
 
 
-@triton.jit(do_not_specialize=["num_rows"], do_not_specialize_on_alignment=["draft_rows", "request_of_row"])
+@triton.jit(
+    do_not_specialize=["num_rows", "num_draft_rows"],
+    do_not_specialize_on_alignment=["draft_rows", "request_of_row"],
+)
 def tile_statistics(
     logits,  # [rows, vocab], `stride` elements apart
-    draft_rows,  # int64 [N], or None: draft i has row i
+    draft_rows,  # int64 [N], or None: draft i has row i; outside [0, R): there is no row
     first_row,  # int32 [B + 1]
     request_of_row,  # int32 [num_rows]
     temperature,  # float32 [B]
@@ -25,6 +28,7 @@ def tile_statistics(
     group_bad,  # int32 [slots, groups]
     stride,
     num_rows,
+    num_draft_rows,  # R
     vocab,
     tiles,
     groups,
@@ -35,7 +39,9 @@ def tile_statistics(
     program = tl.program_id(0)
     r = program // groups
     group = program % groups
-    request, _, row, slot, used, _ = locate(r, first_row, request_of_row, draft_rows, num_rows, IS_DRAFT)
+    request, _, row, slot, used, _ = locate(
+        r, first_row, request_of_row, draft_rows, num_rows, num_draft_rows, IS_DRAFT
+    )
     if used:
         rate = rate_of(tl.load(temperature + request))
         tile = group * GROUP + tl.arange(0, GROUP)

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-GREEDY_BELOW = 1e-5  # temperatures under this mean argmax (vLLM's rule)
+# Temperatures under this mean argmax (vLLM's rule). Both are compared as float32: a temperature of 1e-5 is not greedy,
+# though as a float32 it lies just below the float64 of that name.
+GREEDY_BELOW = 1e-5
 
 FIELD_DTYPES = {
     "temperature": torch.float32,

@@ -63,5 +63,5 @@ def filtered_logits(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: T
 
 
 def _usable_temperature(temperature: Tensor) -> Tensor:
-    t = temperature.to(torch.float64)
-    return torch.where(t < GREEDY_BELOW, 1.0, t)
+    """float64 of that shape, with 1 for greedy rows."""
+    return torch.where(temperature < GREEDY_BELOW, 1.0, temperature.to(torch.float64))

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import fields
 from functools import cache
 from typing import TypeAlias
 
@@ -58,7 +59,8 @@ def verify(
     counts = draft.counts()
     target_logits = check_logits(target_logits, "target_logits")
     draft = check_draft(target_logits, draft, sampling, counts)
-    _check_devices(target_logits, draft.token_ids, draft.logits, draft.row_stats, draft.rows, sampling.temperature)
+    _check_devices("target_logits", target_logits, "draft", draft)
+    _check_devices("target_logits", target_logits, "sampling", sampling)
     check_on_bad_row(on_bad_row)
     chosen = choose(backend, target_logits.device)
     if method == "block" and draft.logits is None:
@@ -90,7 +92,7 @@ def sample_draft(
     logits = check_logits(logits, "logits")
     if logits.shape[0] != len(sampling):
         raise SpecdecError(f"logits has {logits.shape[0]} rows, sampling {len(sampling)} requests: make them equal.")
-    _check_devices(logits, sampling.temperature)
+    _check_devices("logits", logits, "sampling", sampling)
     check_on_bad_row(on_bad_row)
     return choose(backend, logits.device).sample_draft(logits, sampling, step, on_bad_row)
 
@@ -104,8 +106,12 @@ def _warn_one_hot() -> None:
     )
 
 
-def _check_devices(first: Tensor, *others: Tensor | None) -> None:
-    device = first.device
-    for other in others:
-        if other is not None and other.device != device:
-            raise SpecdecError(f"Tensors are on {device} and {other.device}: move them to one device.")
+def _check_devices(name: str, logits: Tensor, owner_name: str, owner: Draft | SamplingBatch) -> None:
+    """Raises SpecdecError naming the owner's first tensor that is not where the logits are."""
+    for field in fields(owner):
+        tensor = getattr(owner, field.name)
+        # The host reads num_per_request, wherever it is.
+        if field.name != "num_per_request" and isinstance(tensor, Tensor) and tensor.device != logits.device:
+            raise SpecdecError(
+                f"{owner_name}.{field.name} is on {tensor.device}, {name} on {logits.device}: move them to one device."
+            )

@@ -10,6 +10,7 @@ from specdec.sampling import SamplingBatch
 from specdec.verify.types import NUM_STATS, Draft
 
 LOGIT_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+LARGEST_VOCABULARY = 2**24  # the triton backend numbers tiles of 512 tokens in int16
 
 
 def is_bad_row(logits: Tensor) -> Tensor:
@@ -77,6 +78,8 @@ def check_logits(logits: Tensor, name: str) -> Tensor:
         raise SpecdecError(f"{name} is {logits.dtype}: convert it to bfloat16, float16 or float32.")
     if logits.dim() != 2 or logits.shape[1] == 0:
         raise SpecdecError(f"{name} has shape {list(logits.shape)}: pass a matrix [rows, vocabulary].")
+    if logits.shape[1] > LARGEST_VOCABULARY:
+        raise SpecdecError(f"{name} has {logits.shape[1]} columns: a vocabulary of at most {LARGEST_VOCABULARY} fits.")
     return logits if logits.stride(1) == 1 or logits.shape[1] == 1 else logits.contiguous()
 
 

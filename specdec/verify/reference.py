@@ -21,7 +21,7 @@ Guards for input that no draft of ours produces; the output keeps the target's d
 - a residual without mass (rounding where p and q are equal): drawn from p.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
@@ -100,7 +100,8 @@ def apply_rule(rule: Rule, given: VerifyInput) -> VerifyOutput:
         target_logits = repaired(target_logits)
     else:
         check_rows(target_logits, request_of_row, "target")
-    p = probabilities(target_logits, sampling.rows(request_of_row.to(device)))
+    each = sampling.rows(request_of_row.to(device))
+    p, numbers = probabilities(target_logits, each), uniforms(each, counts)
     tokens = torch.full((batch, max(counts, default=0) + 1), -1, dtype=torch.int32, device=device)
     accepted = torch.zeros(batch, dtype=torch.int32, device=device)
     alpha = torch.zeros(sum(counts), dtype=torch.float32, device=device)
@@ -109,7 +110,7 @@ def apply_rule(rule: Rule, given: VerifyInput) -> VerifyOutput:
     for b, n in enumerate(counts):
         rows = p[first + b : first + b + n + 1]
         drafts = [draft_token(draft, first + j, sampling, b, rows.shape[-1]) for j in range(n)]
-        verdict = rule(rows, drafts, partial(uniform, sampling, b))
+        verdict = rule(rows, drafts, partial(uniform, numbers, first + b))
         for j, one in enumerate(drafts):
             alpha[first + j] = torch.minimum(rows[j], one.q).sum() if one.q is not None else 0.0
             if j < verdict.accepted:
@@ -183,7 +184,7 @@ def draft_token(draft: Draft, i: int, sampling: SamplingBatch, b: int, vocab: in
     point = torch.zeros(vocab, dtype=torch.float64, device=draft.token_ids.device)
     point[x] = 1.0
     at = i if draft.rows is None else int(draft.rows[i])
-    if draft.logits is None or at < 0 or sampling.temperature[b] < GREEDY_BELOW:
+    if draft.logits is None or not 0 <= at < len(draft.logits) or sampling.temperature[b] < GREEDY_BELOW:
         return DraftToken(x, point, 1.0, sampled=False)
     row = draft.logits[at]
     if draft.row_stats is None:
@@ -208,9 +209,15 @@ def recover(p: Tensor, q: Tensor | None, w: float, u: Tensor) -> Tensor:
     return inverse_cdf((rest if rest.sum() > 0 else p)[None], u)[0]
 
 
-def uniform(sampling: SamplingBatch, b: int, offset: int, purpose: int) -> Tensor:
-    """float64 [1]: request b's number for the token at `offset` from its position."""
-    return philox_uniform(sampling.seed[b : b + 1], sampling.position[b : b + 1] + offset, purpose)
+def uniforms(each: SamplingBatch, counts: Sequence[int]) -> dict[int, Tensor]:
+    """By purpose, float64 [N + B]: the number of each target row, at its own position. each: the rows' requests."""
+    offset = torch.tensor([j for n in counts for j in range(n + 1)], dtype=torch.int64, device=each.position.device)
+    return {use: philox_uniform(each.seed, each.position + offset, use) for use in (ACCEPT, RECOVER, BONUS)}
+
+
+def uniform(numbers: Mapping[int, Tensor], first_row: int, offset: int, purpose: int) -> Tensor:
+    """float64 [1]: the number at `offset` from the position of the request whose target rows begin at first_row."""
+    return numbers[purpose][first_row + offset, None]
 
 
 def draft_purpose(step: int) -> int:

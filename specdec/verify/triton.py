@@ -94,6 +94,7 @@ class _Plan:
     request_of_row: Tensor
     sampling: SamplingBatch
     num_rows: int  # of the target
+    num_draft_rows: int  # R; 0: all drafts are one-hot
     vocab: int
     tiles: int
     group: int  # tiles of a group
@@ -107,7 +108,13 @@ class _Plan:
 
     @classmethod
     def of(
-        cls, target: Tensor, first_row: Tensor, request_of_row: Tensor, sampling: SamplingBatch, slots: int
+        cls,
+        target: Tensor,
+        first_row: Tensor,
+        request_of_row: Tensor,
+        sampling: SamplingBatch,
+        slots: int,
+        num_draft_rows: int = 0,
     ) -> "_Plan":
         num_rows, vocab = target.shape
         tiles = -(-vocab // TILE)
@@ -120,7 +127,7 @@ class _Plan:
             return torch.empty((slots, width), dtype=dtype, device=target.device)
 
         return cls(
-            first_row, request_of_row, sampling, num_rows, vocab, tiles, group, groups, capacity,
+            first_row, request_of_row, sampling, num_rows, num_draft_rows, vocab, tiles, group, groups, capacity,
             tile_max=empty(tiles, torch.float32),
             tile_sum=empty(tiles, torch.float64),
             group_bad=empty(groups, torch.int32),
@@ -141,14 +148,15 @@ def _launch(step: DeviceStep, block: bool) -> None:
     ids, q, q_rows, q_stats = step.token_ids, step.draft_logits, step.draft_rows, step.draft_stats
     without_stats = q is not None and q_stats is None and num_drafts > 0
     slots = num_rows + num_drafts if without_stats else num_rows
-    plan = _Plan.of(step.target, step.first_row, step.request_of_row, step.sampling, slots)
+    num_draft_rows = 0 if q is None else q.shape[0]
+    plan = _Plan.of(step.target, step.first_row, step.request_of_row, step.sampling, slots, num_draft_rows)
     overlap = None
     if step.alpha is not None:
         overlap = torch.empty((num_rows, plan.tiles), dtype=torch.float64, device=step.target.device)
     with _on(step.target.device):
         if q is not None and without_stats:
             _statistics(plan, q, ids, q_rows, is_draft=True)
-        _statistics(plan, step.target, ids, q_rows, q_stats, has_rows=q is not None)
+        _statistics(plan, step.target, ids, q_rows, q_stats)
         _residuals(plan, step.target, q, overlap, step.most_drafts, block)
         launches.emit[(step.batch,)](
             step.target, q, step.first_row, step.sampling.seed, step.sampling.position, plan.facts, plan.scratch,
@@ -165,13 +173,12 @@ def _statistics(
     token_ids: Tensor,
     draft_rows: Tensor | None = None,
     draft_stats: Tensor | None = None,
-    has_rows: bool = False,
     is_draft: bool = False,
     bad_is_point: bool = False,
 ) -> None:
-    """Launches 1 and 2, of the target's rows, or with is_draft of the drafts' rows. has_rows: drafts have rows."""
+    """Launches 1 and 2, of the target's rows, or with is_draft of the drafts' rows."""
     s, tile_stats = plan.sampling, (plan.tile_max, plan.tile_sum, plan.group_bad)
-    sizes = logits.stride(0), plan.num_rows, plan.vocab, plan.tiles, plan.groups
+    sizes = logits.stride(0), plan.num_rows, plan.num_draft_rows, plan.vocab, plan.tiles, plan.groups
     launches.tile_statistics[(plan.num_rows * plan.groups,)](
         logits, draft_rows, plan.first_row, plan.request_of_row, s.temperature, *tile_stats, *sizes,
         IS_DRAFT=is_draft, TILE=TILE, GROUP=plan.group, num_warps=_FEW_WARPS,
@@ -180,7 +187,7 @@ def _statistics(
         logits, draft_rows, draft_stats, token_ids, plan.first_row, plan.request_of_row,
         s.temperature, s.top_k, s.top_p, s.min_p, s.seed, s.position,
         *tile_stats, plan.facts, plan.scratch, plan.scratch.stride(0), *sizes,
-        IS_DRAFT=is_draft, HAS_ROWS=has_rows, BAD_IS_POINT=bad_is_point, TILE=TILE, GROUP=plan.group,
+        IS_DRAFT=is_draft, HAS_ROWS=plan.num_draft_rows > 0, BAD_IS_POINT=bad_is_point, TILE=TILE, GROUP=plan.group,
         TILES=_power_of_2(plan.tiles), GROUPS=_power_of_2(plan.groups), CAPACITY=plan.capacity,
         SHIFT=_SHIFT[logits.dtype], num_warps=_MANY_WARPS,
     )  # fmt: skip

@@ -28,8 +28,9 @@ class Draft:
                      logit of the sampled token. Without it, q is computed from `logits` with the request's own
                      sampling parameters.
     rows             [N] int64, the row of `logits` and `row_stats` that belongs to each draft, so that rows kept in a
-                     pool are read where they are; -1: its row is not kept, and the draft is verified as one-hot. None:
-                     draft i has row i, and R = N.
+                     pool are read where they are; -1: its row is not kept, and the draft is verified as one-hot. Any
+                     other index outside [0, R) is an error on the CPU; on a GPU, where finding it would mean waiting
+                     for the device, it counts as -1. None: draft i has row i, and R = N.
     """
 
     token_ids: Tensor

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from specdec.errors import BadLogitsError
-from specdec.sampling import ACCEPT, BONUS, RECOVER, SamplingBatch, philox_uniform
+from specdec.sampling import ACCEPT, BONUS, RECOVER, SamplingBatch
 from specdec.verify import Draft, VerifyOutput, api, verify
 from specdec.verify.block import block, residual
 from specdec.verify.reference import DraftToken, block_rule, probabilities
 from tests.helpers.cases import Case, random_case
+from tests.helpers.worked import log, once_per_seed, u
 
 Residual = Callable[[Tensor, Tensor, float], Tensor]
-SEEDS = list(range(200))
 
 
 # Law of the output: target[k] [V] * (k + 1) float64, token k given the k before; head likewise.
@@ -162,68 +162,47 @@ def test_never_fewer_accepted_than_by_the_token_rule(name: str):
 # Worked by hand, on every backend.
 
 
-def log(*rows: list[float]) -> Tensor:
-    return torch.tensor(rows, dtype=torch.float64).log().to(torch.float32)
-
-
-def u(seed: int, position: int, purpose: int) -> float:
-    return philox_uniform(torch.tensor([seed]), torch.tensor([position]), purpose).item()
-
-
-def run(backend: str, seed: int, target: Tensor, tokens: list[int], q: Tensor | None) -> VerifyOutput:
-    draft = Draft(torch.tensor(tokens, dtype=torch.int32), [len(tokens)], q)
-    sampling = SamplingBatch.uniform(1, seed=seed, position=11)
-    return verify(target, draft, sampling, method="block", backend=backend, expected_acceptance=True)
-
-
 def test_three_outcomes_of_one_block(backend: str):
     # w_1 = .2/.4; .5 P_1 - Q_1 = (.05, .1, <0), so S_1 = .15, h_1 = .15/.65 = 3/13; w_2 = .5 * .1/.7 = 1/14 = h_2.
     # T_2 = 1/14, T_1 = 1/14 + 3/13 * 13/14 = 2/7. The token rule would recover from (.3, .3, 0) behind one draft.
     p, q = log([0.2, 0.5, 0.3], [0.5, 0.4, 0.1], [0.6, 0.3, 0.1]), log([0.4, 0.3, 0.3], [0.2, 0.1, 0.7])
-    seen = set()
-    for seed in SEEDS:
-        out = run(backend, seed, p, [0, 2], q)
-        number = u(seed, 11, ACCEPT)
+    out = once_per_seed(backend, p, [0, 2], q, "block")
+    probability, alpha = out.acceptance_probability.view(-1, 2).tolist(), out.expected_acceptance.view(-1, 2).tolist()
+    for b, (number, recover, bonus) in enumerate(zip(u(0, ACCEPT), u(1, RECOVER), u(2, BONUS), strict=True)):
         if number < 1 / 14:
-            bonus = u(seed, 13, BONUS)
             tokens = [0, 2, 0 if bonus < 0.6 else 1 if bonus < 0.9 else 2]
         elif number < 2 / 7:
-            tokens = [0, 0 if u(seed, 12, RECOVER) < 1 / 3 else 1, -1]
+            tokens = [0, 0 if recover < 1 / 3 else 1, -1]
         else:
             tokens = [1, -1, -1]  # max(P_0 - Q_0, 0) = (0, .2, 0)
         accepted = sum(t >= 0 for t in tokens) - 1
-        assert (out.token_ids.tolist(), out.num_accepted.tolist()) == ([tokens], [accepted])
-        expected = [2 / 7, 1 / 4] if accepted else [2 / 7, math.nan]
-        assert out.acceptance_probability.tolist() == pytest.approx(expected, nan_ok=True)
-        assert out.expected_acceptance.tolist() == pytest.approx([0.8, 0.4])
-        seen.add(accepted)
-    assert seen == {0, 1, 2}
+        assert (out.token_ids[b].tolist(), out.num_accepted[b]) == (tokens, accepted)
+        assert probability[b] == pytest.approx([2 / 7, 1 / 4] if accepted else [2 / 7, math.nan], nan_ok=True)
+        assert alpha[b] == pytest.approx([0.8, 0.4])
+    assert set(out.num_accepted.tolist()) == {0, 1, 2}
 
 
 def test_a_weak_draft_is_made_up_for_by_the_next(backend: str):
     # w = 1/2, then min(1, 1/2 * 2) = 1: both are accepted always, where the token rule rejects the first half the time.
     p, q = log([1 / 3, 2 / 3]).repeat(3, 1), log([2 / 3, 1 / 3]).repeat(2, 1)
-    for seed in SEEDS:
-        out = run(backend, seed, p, [0, 1], q)
-        assert out.num_accepted.item() == 2
-        assert out.acceptance_probability.tolist() == pytest.approx([1, 1])
+    out = once_per_seed(backend, p, [0, 1], q, "block")
+    assert (out.num_accepted == 2).all()
+    torch.testing.assert_close(out.acceptance_probability, torch.ones_like(out.acceptance_probability))
 
 
 def test_nothing_behind_a_draft_of_probability_zero_is_accepted(backend: str):
     p, q = log([0.5, 0.5, 0.0], [0.1, 0.1, 0.8], [0.2, 0.2, 0.6]), log([0.2, 0.2, 0.6], [0.4, 0.4, 0.2])
-    for seed in SEEDS[:50]:
-        out = run(backend, seed, p, [2, 2], q)
-        assert out.num_accepted.item() == 0
-        assert out.token_ids[0, 0] in (0, 1)
-        assert out.acceptance_probability.tolist() == pytest.approx([0, math.nan], nan_ok=True)
-        assert out.expected_acceptance.tolist() == pytest.approx([0.4, 0.4])
+    out = once_per_seed(backend, p, [2, 2], q, "block")
+    assert (out.num_accepted == 0).all() and set(out.token_ids[:, 0].tolist()) <= {0, 1}
+    for probability in out.acceptance_probability.view(-1, 2).tolist():
+        assert probability == pytest.approx([0, math.nan], nan_ok=True)
+    torch.testing.assert_close(out.expected_acceptance, torch.full_like(out.expected_acceptance, 0.4))
 
 
 def test_equal_rows_accept_everything(backend: str):
     row = torch.randn(1, 1500, generator=torch.Generator().manual_seed(0))
-    for seed in SEEDS[:50]:
-        out = run(backend, seed, row.repeat(4, 1), [3, 1, 700], row.repeat(3, 1))
-        assert out.num_accepted.item() == 3
+    out = once_per_seed(backend, row.repeat(4, 1), [3, 1, 700], row.repeat(3, 1), "block")
+    assert (out.num_accepted == 3).all()
 
 
 # Where the token rule stands in.
@@ -293,14 +272,14 @@ DAMAGE: dict[str, Callable[[Draft, int], None]] = {
 @pytest.mark.parametrize("damaged", [0, 1, 2])
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_one_draft_that_is_no_sample_sends_its_request_alone_to_the_token_rule(backend: str, damage: str, damaged: int):
-    requests, request = 30, 7
-    case = random_case(4, 40, requests, sampling=SamplingBatch.uniform(requests, seed=8), counts=[3] * requests)
+    batch, request = 8, 5
+    case = random_case(4, 40, batch, sampling=SamplingBatch.uniform(batch, seed=8), counts=[3] * batch)
     if damage == "broken row":
         case.draft.row_stats = None
     whole, _ = both(case, backend)
     DAMAGE[damage](case.draft, 3 * request + damaged)
     by_block, by_token = both(case, backend)
-    others = torch.arange(requests) != request
+    others = torch.arange(batch) != request
     assert torch.equal(by_block.token_ids[others], whole.token_ids[others])
     assert not torch.equal(by_block.token_ids[others], by_token.token_ids[others])
     rows = slice(3 * request, 3 * request + 3)

@@ -28,18 +28,16 @@ def test_good_rows_are_left_as_they_are(backend: str, method: str):
     assert out.bad_row.tolist() == [-1] * 10 and plain.bad_row is None
 
 
-@pytest.mark.parametrize("value", BAD)
 @pytest.mark.parametrize("method", ["token", "block"])
-def test_what_is_finite_remains_and_the_neighbours_never_notice(backend: str, method: str, value: float):
-    case = random_case(2, 300, 6, counts=[2, 0, 3, 1, 2, 0])
-    same = random_case(2, 300, 6, counts=[2, 0, 3, 1, 2, 0])
-    # Rows of request 0: 0-2, of 1: 3, of 2: 4-7, of 3: 8-9.
-    for row in (1, 3, 6, 7):
+def test_what_is_finite_remains_and_the_neighbours_never_notice(backend: str, method: str):
+    case, same = (random_case(2, 300, 5, counts=[2, 0, 2, 1, 0]) for _ in range(2))
+    # Rows of request 0: 0-2, of 1: 3, of 2: 4-6, of 3: 7-8, of 4: 9.
+    for row, value in ((1, math.nan), (3, math.inf), (5, math.inf), (6, math.nan)):
         case.target[row, 17:90] = value
         same.target[row, 17:90] = -math.inf
     out = run(case, backend, method)
     assert torch.equal(out.token_ids, verify(same.target, same.draft, same.sampling, method, backend).token_ids)
-    assert out.bad_row is not None and out.bad_row.tolist() == [1, 3, 6, -1, -1, -1]
+    assert out.bad_row is not None and out.bad_row.tolist() == [1, 3, 5, -1, -1]
 
 
 @pytest.mark.parametrize("value", [*BAD, -math.inf])
