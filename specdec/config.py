@@ -1,6 +1,6 @@
 """The plugin's settings: what stands under `--additional-config '{"specdec": {...}}'`.
 
-    {"specdec": {"verify": {"method": "token", "backend": "auto"}, "drafts": {"kept_mib": 512},
+    {"specdec": {"verify": {"method": "token", "backend": "auto"}, "drafts": {"temperature": "auto"},
                  "metrics": {"enabled": true}}}
 
 Unknown keys and values stop the start with one sentence.
@@ -33,10 +33,15 @@ class MetricsSettings(_Section):
 
 
 class DraftSettings(_Section):
-    """kept_mib: MiB that the kept draft rows may take; None: as many as the batch needs. Drafts of requests for which
+    """temperature: how sharply drafts are drawn (specdec/drafting), which does not change the law of what comes out.
+    "same": at the request's own temperature; "calibrated": its scale as in the head's calibration.json; "auto":
+    likewise, and for requests without a seed the scales then follow what is accepted.
+
+    kept_mib: MiB that the kept draft rows may take; None: as many as the batch needs. Drafts of requests for which
     there is no room are verified as one-hot: exact, accepted less often, counted in specdec_lost_draft_rows_total.
     """
 
+    temperature: Literal["auto", "calibrated", "same"] = "auto"
     kept_mib: float | None = Field(default=None, gt=0)
 
 

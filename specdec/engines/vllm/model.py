@@ -63,6 +63,7 @@ class SpecdecMTPHead(nn.Module):
     """Registered with vLLM as architecture `SpecdecMTPHead`."""
 
     lm_head: nn.Module  # the target's, set by the proposer after loading
+    logits_are_linear = True  # in the hidden states: no norm, bias or cap on the way
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = ""):
         super().__init__()

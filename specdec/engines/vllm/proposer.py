@@ -7,17 +7,25 @@ import numpy as np
 import torch
 from vllm.v1.spec_decode.eagle import EagleProposer
 
+from specdec.drafting import DraftScales
 from specdec.engines.vllm.drafts import DraftStore
 from specdec.engines.vllm.requests import RequestTable
+from specdec.engines.vllm.shared import scaled_logits
 from specdec.verify import sample_draft
 
 
 class MTPProposer(EagleProposer):
-    """Draws each draft with the request's own temperature, filters and seed, and keeps the very logits it drew from."""
+    """Draws each draft with the request's own temperature, filters and seed, and keeps the very logits it drew from.
 
-    def attach(self, runner: Any, table: RequestTable, store: DraftStore | None, backend: str) -> None:
-        """store None: greedy drafts, verified as one-hot."""
+    Those are the head's times the request's draft scale (specdec/drafting).
+    """
+
+    def attach(
+        self, runner: Any, table: RequestTable, store: DraftStore | None, scales: DraftScales | None, backend: str
+    ) -> None:
+        """store None: greedy drafts, verified as one-hot. scales None: all are 1."""
         self._runner, self._table, self._store, self._backend = runner, table, store, backend
+        self._scales = scales
         self._step = 0
         self._sampling: Any = None
 
@@ -63,7 +71,8 @@ class MTPProposer(EagleProposer):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         if self._store is None:
             return self._greedy_sample(hidden_states), None
-        logits = cast(Any, self.model).compute_logits(hidden_states)
+        scale = None if self._scales is None else self._scales.of(self._table.draft_places)
+        logits = scaled_logits(self.model, hidden_states, scale, cast(Any, self.model).compute_logits)
         token_ids, stats = sample_draft(logits, self._sampling, self._step, self._backend, on_bad_row="repair")
         self._store.write(self._step, logits, stats)
         self._step += 1

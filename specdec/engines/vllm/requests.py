@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from specdec.drafting import DraftScales
 from specdec.engines.vllm.upload import to_device
 from specdec.sampling import SamplingBatch
 
@@ -19,6 +20,7 @@ class RequestSampling:
     top_p: float
     min_p: float
     seed: int
+    draft_place: int  # where its draft scale stands: DraftScales.place
     has_grammar: bool
     params: Any  # the engine's own object: a streaming request may get another one under the same id
 
@@ -39,12 +41,15 @@ class Admissions:
     def read(self, params: Any) -> RequestSampling:
         """params: the engine's SamplingParams of a request that has not been read before."""
         self._admitted += 1
+        top_k = params.top_k if 0 < params.top_k < self._vocab_size else 0
+        seeded = params.seed is not None
         return RequestSampling(
             temperature=params.temperature,
-            top_k=params.top_k if 0 < params.top_k < self._vocab_size else 0,
+            top_k=top_k,
             top_p=params.top_p,
             min_p=params.min_p,
-            seed=_signed64(params.seed) if params.seed is not None else self._fresh_seed(),
+            seed=_signed64(params.seed) if seeded else self._fresh_seed(),
+            draft_place=DraftScales.place(params.temperature, top_k, params.top_p, params.min_p, seeded),
             has_grammar=params.structured_outputs is not None,
             params=params,
         )
@@ -63,6 +68,7 @@ class RequestTable:
         self._known: dict[str, RequestSampling] = {}
         self._rows: list[RequestSampling] = []
         self.with_grammar: set[str] = set()  # of the last batch
+        self.draft_places = torch.zeros(0, dtype=torch.int64, device=device)  # likewise, [B]
         self._batch: SamplingBatch | None = None
 
     def forget(self, request_id: str) -> None:
@@ -83,6 +89,7 @@ class RequestTable:
                 seed=self._column([r.seed for r in rows], torch.int64),
                 position=position,
             )
+            self.draft_places = self._column([r.draft_place for r in rows], torch.int64)
             self._rows = rows
             self.with_grammar = {i for i, r in zip(request_ids, rows, strict=True) if r.has_grammar}
         self._batch.position = position

@@ -1,12 +1,14 @@
 """What the adapters of both model runners need: seeds, counters, the bound on kept rows."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from specdec.config import Settings
+from specdec.drafting import NEUTRAL, DraftScales, load_calibration
 from specdec.engines.vllm.drafts import row_bytes
 from specdec.engines.vllm.requests import Admissions
 from specdec.errors import SpecdecError
@@ -17,6 +19,28 @@ def admissions_of(runner: Any) -> Admissions:
     """runner: a model runner, V1 or V2."""
     model = runner.model_config
     return Admissions(model.seed or 0, model.get_vocab_size(), runner.parallel_config.data_parallel_index)
+
+
+def draft_scales_of(runner: Any, settings: Settings) -> DraftScales | None:
+    """The draft scales that the settings ask for, of the runner's head; None: all are 1 for good."""
+    mode = settings.drafts.temperature
+    calibration = NEUTRAL if mode == "same" else load_calibration(runner.speculative_config.draft_model_config.model)
+    return DraftScales(calibration, runner.device, mode == "auto") if mode == "auto" or calibration != NEUTRAL else None
+
+
+def scaled_logits(
+    model: Any, hidden_states: torch.Tensor, scale: torch.Tensor | None, compute: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """Logits [B, V] that `compute` makes of hidden states [B, d], times scale [B] (None: 1).
+
+    Where the model says that they are linear, the hidden states are scaled, which are far fewer.
+    """
+    if scale is None:
+        return compute(hidden_states)
+    if getattr(model, "logits_are_linear", False):
+        return compute(hidden_states * scale[:, None].to(hidden_states.dtype))
+    logits = compute(hidden_states)
+    return logits * scale[:, None].to(logits.dtype)
 
 
 def make_counters(runner: Any) -> StepCounters:

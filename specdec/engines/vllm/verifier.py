@@ -12,6 +12,7 @@ import torch
 from vllm.v1.outputs import SamplerOutput
 
 from specdec.config import VerifySettings
+from specdec.drafting import DraftScales
 from specdec.engines.vllm.drafts import DraftStore
 from specdec.engines.vllm.figures import Figures
 from specdec.engines.vllm.logits import logprobs_of, processed_rows, processors_active
@@ -22,7 +23,9 @@ from specdec.verify import Draft, VerifyOutput, verify
 
 
 class Verifier:
-    """runner: the V1 model runner; store: None where drafts are one-hot; reports: whether figures are wanted."""
+    """runner: the V1 model runner; store: None where drafts are one-hot; scales: None where all are 1;
+    reports: whether figures are wanted.
+    """
 
     def __init__(
         self,
@@ -31,8 +34,10 @@ class Verifier:
         store: DraftStore | None,
         settings: VerifySettings,
         reports: bool,
+        scales: DraftScales | None = None,
     ):
-        self._runner, self._table, self._store, self._reports = runner, table, store, reports
+        self._runner, self._table, self._store, self._scales = runner, table, store, scales
+        self._reports = reports
         self._method, self._backend = settings.method, settings.backend
         rows = runner.max_num_reqs * (runner.num_spec_tokens + 1)
         self._thinking = ThinkingBudgets(getattr(runner.vllm_config, "reasoning_config", None), rows, runner.device)
@@ -98,6 +103,8 @@ class Verifier:
         out = verify(logits, draft, sampling, method=self._method, backend=self._backend, on_bad_row="repair")
         if self._reports:
             self._figures = Figures.of(request_ids, num_drafts, out, lost)
+        if self._scales is not None:
+            self._scales.look(logits, draft, sampling, self._table.draft_places, self._backend)
         return out
 
     def take_figures(self) -> Figures | None:

@@ -11,6 +11,7 @@ from vllm.v1.sample.logits_processor.builtin import LogitBiasLogitsProcessor
 from vllm.v1.spec_decode.eagle import EagleProposer
 
 from specdec.config import Settings, parse_settings
+from specdec.drafting import load_calibration
 from specdec.engines.checks import HEAD_ARCHITECTURE, check_head
 from specdec.engines.installed import require_vllm
 from specdec.engines.vllm.drafts import DraftStore
@@ -18,7 +19,7 @@ from specdec.engines.vllm.executor import carry
 from specdec.engines.vllm.figures import Reporter
 from specdec.engines.vllm.proposer import MTPProposer
 from specdec.engines.vllm.requests import RequestTable
-from specdec.engines.vllm.shared import admissions_of, kept_requests, make_counters
+from specdec.engines.vllm.shared import admissions_of, draft_scales_of, kept_requests, make_counters
 from specdec.engines.vllm.verifier import Verifier
 from specdec.errors import SpecdecError
 
@@ -89,14 +90,15 @@ def install(runner: Any, settings: Settings, count: bool) -> Reporter:
     """
     speculative, model = runner.speculative_config, runner.model_config
     table = RequestTable(admissions_of(runner), runner.device)
-    store = None
+    store = scales = None
     if type(runner.drafter) is EagleProposer:
         if speculative.draft_sample_method == "probabilistic":
             bound = kept_requests(settings, runner.num_spec_tokens, model.get_vocab_size(), model.dtype)
             most = runner.max_num_reqs if bound is None else min(bound, runner.max_num_reqs)
+            scales = draft_scales_of(runner, settings)
             store = DraftStore(speculative.num_speculative_tokens, most, runner.device)
         runner.drafter = MTPProposer(runner.vllm_config, runner.device, runner)
-        runner.drafter.attach(runner, table, store, settings.verify.backend)
+        runner.drafter.attach(runner, table, store, scales, settings.verify.backend)
         # vLLM gives up the whole batch's drafts when one request comes near max_model_len. The drafting loop bounds
         # positions and slots by itself, and the scheduler cuts drafts at the limit, so the others may go on.
         runner._input_fits_in_drafter = lambda attention: attention is not None
@@ -105,7 +107,7 @@ def install(runner: Any, settings: Settings, count: bool) -> Reporter:
     if any(isinstance(p, LogitBiasLogitsProcessor) for p in processors):
         raise SpecdecError("this vLLM applies logit biases under speculation itself: use a version specdec supports")
     processors.append(LogitBiasLogitsProcessor(runner.vllm_config, runner.device, False))
-    runner.specdec_verifier = Verifier(runner, table, store, settings.verify, reports=count)
+    runner.specdec_verifier = Verifier(runner, table, store, settings.verify, reports=count, scales=scales)
     runner._sample = runner.specdec_verifier.sample
 
     def on_removed(runner: Any, request_id: str, state: Any) -> None:
@@ -141,3 +143,4 @@ def _check_head(vllm_config: Any) -> None:
     draft = getattr(vllm_config.speculative_config, "draft_model_config", None)
     if draft is not None and HEAD_ARCHITECTURE in (draft.hf_config.architectures or []):
         check_head(draft.model, vllm_config.model_config.hf_text_config.to_dict())
+        load_calibration(draft.model)

@@ -36,10 +36,12 @@ def speculative(num_drafts: int = 3, how: str = "probabilistic", head: Path = HE
     }
 
 
-def ours(num_drafts: int = 3, how: str = "probabilistic", settings: dict[str, Any] | None = None) -> dict[str, Any]:
+def ours(
+    num_drafts: int = 3, how: str = "probabilistic", settings: dict[str, Any] | None = None, head: Path = HEAD
+) -> dict[str, Any]:
     """Engine arguments that switch specdec on."""
     return {
-        **speculative(num_drafts, how),
+        **speculative(num_drafts, how, head),
         "worker_cls": "specdec.engines.vllm.Worker",
         "additional_config": {"specdec": settings or {}},
     }

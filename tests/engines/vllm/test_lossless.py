@@ -6,13 +6,16 @@ of tokens 2 to 4 and of the next one given them: two samples, one from an engine
 test of homogeneity, at a level that over all comparisons of this file gives a false alarm once in 10,000 runs.
 """
 
+import shutil
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
 
 from specdec.conformance.statistics import two_sample
-from tests.engines.vllm.engine import Outcome, ours, run_child, speculative
+from specdec.drafting import BUCKETS, Calibration, save_calibration
+from tests.engines.vllm.engine import HEAD, Outcome, ours, run_child, speculative
 
 THINK, THOUGHT, E = 8, 9, 69  # the tokens of ( and ) and e
 TOKENS = 6
@@ -64,8 +67,14 @@ def test_three_drafts_are_lossless(prompts: list[list[int]], baseline: Outcome) 
 
 
 @pytest.mark.parametrize("num_drafts", [1, 5])
-def test_other_draft_counts_are_lossless(num_drafts: int, prompts: list[list[int]], baseline: Outcome) -> None:
-    outcome = run_child(ours(num_drafts), jobs(prompts, 800))
+def test_other_draft_counts_are_lossless(
+    num_drafts: int, prompts: list[list[int]], baseline: Outcome, tmp_path: Path
+) -> None:
+    """By a head whose stored draft scales are far from 1."""
+    shutil.copytree(HEAD, tmp_path / "head")
+    scale = 0.6 if num_drafts == 1 else 1.7
+    save_calibration(Calibration((scale,) * len(BUCKETS)), tmp_path / "head")
+    outcome = run_child(ours(num_drafts, head=tmp_path / "head"), jobs(prompts, 800))
     assert min(p_values(outcome, baseline)) > LEVEL
 
 
