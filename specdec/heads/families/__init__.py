@@ -1,25 +1,45 @@
-"""Target families: what a decoder layer is made of, one file each."""
+"""Target families: what a decoder layer is made of, and where checkpoints keep their own MTP layer; one file each."""
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from specdec.errors import SpecdecError
 from specdec.heads.families.base import Family
+from specdec.registry import Registry
 
 __all__ = ["FAMILIES", "Family", "family_of", "get_family"]
 
-# Model type in the target's config.json -> module here that defines FAMILY; imported when first asked for.
-FAMILIES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+FAMILIES: Registry[Family] = Registry("target family")
+EAGLE = "eagle"  # no family of targets: what a head in the EAGLE layout is made of
+
+
+def _in_module(module: str, attribute: str) -> Callable[[], Family]:
+    return lambda: getattr(import_module(f"specdec.heads.families.{module}"), attribute)
+
+
+# By the model type in the target's (text) config.json.
+for _name, _module, _attribute in (
+    ("llama", "llama", "FAMILY"),
+    ("qwen2", "qwen2", "FAMILY"),
+    ("qwen3", "qwen3", "FAMILY"),
+    ("mimo", "mimo", "FAMILY"),
+    ("deepseek_v3", "deepseek_v3", "FAMILY"),
+    ("qwen3_next", "qwen3_next", "FAMILY"),
+    ("qwen3_5_text", "qwen3_5", "FAMILY"),
+    ("qwen3_5_moe_text", "qwen3_5", "MOE"),
+):
+    FAMILIES.register(_name, _in_module(_module, _attribute))
 
 
 def get_family(name: str) -> Family:
     """The family of this name. Raises SpecdecError that lists the supported names."""
-    if name not in FAMILIES:
-        raise SpecdecError(f"targets of the family {name!r} are not supported: use one of {', '.join(FAMILIES)}")
-    family: Family = import_module(f"specdec.heads.families.{FAMILIES[name]}").FAMILY
-    return family
+    if name == EAGLE:
+        from specdec.heads.families.eagle import FAMILY
+
+        return FAMILY
+    return FAMILIES.get(name)
 
 
 def family_of(target_config: Any) -> Family:
-    """The family of a target, by its configuration's `model_type`."""
-    return get_family(str(getattr(target_config, "model_type", None)))
+    """The family of a target, by the `model_type` of its configuration (a multimodal one: of the text part)."""
+    return get_family(str(target_config.get_text_config().model_type))
