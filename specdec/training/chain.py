@@ -76,7 +76,7 @@ def run_states(
     autocast: bool,
     labelled: bool = False,
 ) -> ChainStates:
-    """Runs the head (an MTPHead or what wraps one) on windows whose final-norm states are hidden [B, T, d].
+    """Runs the head (an MTPHead or what wraps one) on windows whose states (Target.hidden) are hidden [B, T, d].
 
     Chains that leave their document are left out, as are those that predict tokens that do not count, and the one whose
     last step predicts beyond the window. labelled: the labels are used, so they must belong to the document too.
@@ -93,7 +93,7 @@ def run_states(
     kept = torch.stack([out[valid.to(device)] for out in outs], dim=1)
     labels = windows.tokens[rows[:, None], index + 1]
     target_rows = rows[:, None] * hidden.shape[1] + index
-    return ChainStates(kept, hidden.flatten(0, 1), target_rows.to(device), labels.to(device))
+    return ChainStates(kept, target.normed(hidden).flatten(0, 1), target_rows.to(device), labels.to(device))
 
 
 def run_chains(

@@ -8,29 +8,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from specdec.errors import SpecdecError
 from specdec.heads.families import family_of
+from specdec.heads.target_config import load_config, unusable
 from specdec.training.data import Windows
-
-
-def load_config(folder: str | Path) -> Any:
-    """The configuration of the model in a local folder. SpecdecError: none there, damaged, an unsupported family."""
-    if not (Path(folder) / "config.json").is_file():
-        raise SpecdecError(f"there is no model at {folder}: give a folder with config.json, weights and tokenizer")
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except Exception as error:
-        raise _unusable(folder, error) from error
-    family_of(config)
-    return config
-
-
-def _unusable(folder: str | Path, error: Exception) -> SpecdecError:
-    """transformers raises a dozen kinds; all of them mean that the folder is not usable."""
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return SpecdecError(f"the model at {folder} cannot be loaded ({first}): check the folder")
 
 
 class Target:
@@ -42,8 +24,10 @@ class Target:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
         except Exception as error:
-            raise _unusable(folder, error) from error
+            raise unusable(folder, error) from error
         self.model: Any = model.eval().requires_grad_(False).to(device)
+        self.before_norm = family_of(self.config).step.target_states == "pre_norm"
+        self.recurrent = "linear_attention" in (getattr(self.config, "layer_types", None) or ())
         self.device = torch.device(device)
         self.weight: Tensor = self.model.lm_head.weight
 
@@ -58,20 +42,46 @@ class Target:
 
     @torch.no_grad()
     def hidden(self, windows: Windows) -> Tensor:
-        """Final-norm hidden states [B, T, d] in the model's type; attention and positions stay within each document."""
-        mask = None
-        if not windows.one_document_each():
-            same = windows.documents[:, :, None] == windows.documents[:, None, :]
-            mask = same.tril()[:, None].to(self.device)
-        out = self.model.model(
-            input_ids=windows.tokens.to(self.device), attention_mask=mask,
-            position_ids=windows.position_ids().to(self.device), use_cache=False,
-        )  # fmt: skip
-        states: Tensor = out.last_hidden_state
+        """The states [B, T, d] that engines hand a head, in the model's type: those behind the target's final norm, or
+        before it where the family's engines do that. Attention and positions stay within each document."""
+        if windows.one_document_each():
+            return self._states(windows.tokens, windows.position_ids())
+        if self.recurrent:
+            return self._apart(windows)
+        same = windows.documents[:, :, None] == windows.documents[:, None, :]
+        return self._states(windows.tokens, windows.position_ids(), same.tril()[:, None])
+
+    def _states(self, tokens: Tensor, position_ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        kept: list[Tensor] = []
+        hook = self.model.model.norm.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
+        with hook:
+            out = self.model.model(
+                input_ids=tokens.to(self.device), attention_mask=None if mask is None else mask.to(self.device),
+                position_ids=position_ids.to(self.device), use_cache=False,
+            )  # fmt: skip
+        states: Tensor = kept[0] if self.before_norm else out.last_hidden_state
         return states
 
+    def _apart(self, windows: Windows) -> Tensor:
+        """Each document in a row of its own, padded behind: a recurrent layer obeys no mask between documents."""
+        positions = windows.position_ids()
+        row = (positions == 0).flatten().cumsum(0) - 1
+        place = positions.flatten()
+        tokens = torch.zeros(int(row[-1]) + 1, int(place.max()) + 1, dtype=windows.tokens.dtype)
+        tokens[row, place] = windows.tokens.flatten()
+        states = self._states(tokens, torch.arange(tokens.shape[1]).expand_as(tokens))
+        return states[row.to(self.device), place.to(self.device)].view(*windows.tokens.shape, -1)
+
+    @torch.no_grad()
+    def normed(self, hidden: Tensor) -> Tensor:
+        """What the LM head reads of `hidden`'s states [..., d]."""
+        if not self.before_norm:
+            return hidden
+        normed: Tensor = self.model.model.norm(hidden)
+        return normed
+
     def logits(self, hidden: Tensor) -> Tensor:
-        """LM head: [..., d] -> [..., V] in the model's type; gradients flow to `hidden`."""
+        """LM head: states behind the norm [..., d] -> [..., V] in the model's type; gradients flow to `hidden`."""
         return F.linear(hidden.to(self.weight.dtype), self.weight, self.model.lm_head.bias)
 
     def embed(self, tokens: Tensor) -> Tensor:
