@@ -30,7 +30,7 @@ Examples:
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a command's function is, and the line that `specdec --help` shows for it."""
+    """Where a command's function is (or a group's typer app), and the line that `specdec --help` shows for it."""
 
     module: str
     function: str
@@ -40,6 +40,7 @@ class Entry:
 COMMANDS = {
     "demo": Entry("specdec.commands.demo", "demo", "Serve a model with and without its head: the gain."),
     "train": Entry("specdec.commands.train", "train", "Train an MTP head for a model."),
+    "head": Entry("specdec.commands.head", "app", "A model's own MTP layer: take it out, put it back; EAGLE folders."),
     "generate": Entry(
         "specdec.commands.generate", "generate", "Let the model continue text, for its head to train on."
     ),
@@ -61,6 +62,8 @@ def load_command(name: str) -> Any:
     """The real command of that name, its module imported."""
     entry = COMMANDS[name]
     function = getattr(importlib.import_module(entry.module), entry.function)
+    if isinstance(function, typer.Typer):
+        return typer.main.get_command(function)
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     single.command(name)(function)
     return typer.main.get_command(single)

@@ -18,16 +18,28 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
 def save_head(head: MTPHead, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-    """Writes the head's folder, its tensors in `dtype` (None: the target's own, as engines load it)."""
+    """Writes the head's folder, its parameters in `dtype` (None: the target's own, as engines load it)."""
+    dtype = dtype or _dtype(head.config)
+    learnt = {name for name, _ in head.named_parameters()}  # what is not stays as it is (DeepSeek's float32 biases)
+    tensors = {
+        name: t.detach().to("cpu", dtype if name in learnt else t.dtype) for name, t in head.state_dict().items()
+    }
+    write_head(folder, head.config, tensors, dtype)
+
+
+def write_head(
+    folder: str | Path, config: HeadConfig, tensors: dict[str, Tensor], dtype: torch.dtype | None = None
+) -> None:
+    """Writes a head's folder with these tensors as they are; `dtype` (None: the target's) is what config.json says."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    dtype = dtype or _dtype(head.config)
-    tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in head.state_dict().items()}
-    config = head.config.to_dict() | {"dtype": str(dtype).removeprefix("torch."), "architectures": ["SpecdecMTPHead"]}
-    config["torch_dtype"] = config["dtype"]  # the older name of the field, still read by some engines
+    name = str(dtype or _dtype(config)).removeprefix("torch.")
+    content = config.to_dict() | {"dtype": name, "architectures": ["SpecdecMTPHead"]}
+    content["torch_dtype"] = name  # the older name of the field, still read by some engines
     # Not save_file: what it writes no other user may read, and servers often run as another.
-    replace_file(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))
-    replace_file(folder / CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    replace_file(folder / WEIGHTS, save(whole, metadata={"format": "pt"}))
+    replace_file(folder / CONFIG, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
 
 
 def load_head_config(folder: str | Path) -> HeadConfig:
@@ -62,12 +74,19 @@ def load_head(folder: str | Path, target_config: Any = None, dtype: torch.dtype 
     if target_config is not None:
         check_fits(config, target_config, folder)
     head = MTPHead(config)
-    head.load_state_dict(_read_tensors(Path(folder) / WEIGHTS, head))
+    head.load_state_dict(read_tensors(folder, config))
     return head.to(dtype)
+
+
+def head_shapes(config: HeadConfig) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of a head's tensors; nothing is allocated."""
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in MTPHead(config).state_dict().items()}
 
 
 def check_fits(config: HeadConfig, target: Any, folder: str | Path) -> None:
     """Raises SpecdecError where the head was made for another family, hidden size, vocabulary or layer shape."""
+    target = target.get_text_config()
     pairs = [("family", config.target_family, target.model_type)]
     pairs += [
         (name.replace("_", " "), getattr(config, name), getattr(target, name)) for name in ("hidden_size", "vocab_size")
@@ -86,8 +105,9 @@ def _dtype(config: HeadConfig) -> torch.dtype:
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
-def _read_tensors(path: Path, head: MTPHead) -> dict[str, Tensor]:
-    wanted = {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
+def read_tensors(folder: str | Path, config: HeadConfig) -> dict[str, Tensor]:
+    """The tensors of the head in this folder as they are; raises as `load_head`."""
+    path, wanted = Path(folder) / WEIGHTS, head_shapes(config)
     try:
         with safe_open(path, framework="pt") as file:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118

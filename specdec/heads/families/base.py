@@ -37,21 +37,15 @@ class Step:
 class NativeMTP:
     """Where a checkpoint of the family keeps the one MTP layer that it was released with.
 
-    prefix(config) -> what the layer's tensors begin with; config is the target's text configuration.
+    prefix(target's text configuration as a dict) -> what the names of the layer's tensors begin with.
     modules: our module -> theirs behind the prefix. count: configuration field that says how many MTP layers there are.
     copies: tensor behind the prefix -> the target's tensor that it repeats, which is not the head's to train.
     """
 
-    prefix: Callable[[Any], str]
+    prefix: Callable[[dict[str, Any]], str]
     modules: dict[str, str]
     count: str
     copies: dict[str, str] = field(default_factory=dict)
-
-    def name(self, own: str, config: Any) -> str:
-        """The checkpoint's name of our tensor `own`."""
-        module, rest = own.split(".", 1)
-        theirs = self.modules[module]
-        return f"{self.prefix(config)}{theirs}{'.' if theirs else ''}{rest}"
 
 
 def rotate_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

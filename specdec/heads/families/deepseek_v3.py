@@ -61,7 +61,7 @@ FAMILY = Family(
     rotate=_rotate,
     step=Step(zero_first_embedding=True),
     native=NativeMTP(
-        prefix=lambda config: f"model.layers.{config.num_hidden_layers}.",
+        prefix=lambda target: f"model.layers.{target['num_hidden_layers']}.",
         modules={"enorm": "enorm", "hnorm": "hnorm", "eh_proj": "eh_proj", "layer": "", "norm": "shared_head.norm"},
         count="num_nextn_predict_layers",
         copies={"embed_tokens.weight": "model.embed_tokens.weight", "shared_head.head.weight": "lm_head.weight"},

@@ -14,7 +14,7 @@ from specdec.heads.families.base import Family
 from specdec.heads.families.llama import FAMILY as LLAMA
 
 # Fields of a dense target that its EAGLE head's layer shares; `head_dim` where the target states it.
-_SHARED = (
+SHARED = (
     "bos_token_id", "eos_token_id", "head_dim", "hidden_act", "hidden_size", "intermediate_size",
     "max_position_embeddings", "num_attention_heads", "num_key_value_heads", "rms_norm_eps", "rope_parameters",
     "tie_word_embeddings", "vocab_size",
@@ -23,7 +23,7 @@ _SHARED = (
 
 def layer_config(target: dict[str, Any]) -> LlamaConfig:
     """The configuration of the one Llama layer of an EAGLE head, from its target's."""
-    return LlamaConfig(num_hidden_layers=1, **{name: target[name] for name in _SHARED if name in target})
+    return LlamaConfig(num_hidden_layers=1, **{name: target[name] for name in SHARED if name in target})
 
 
 def _layer(config: Any) -> nn.Module:

@@ -39,7 +39,7 @@ FAMILY = Family(
     project=QWEN2.project,
     step=Step(concat_order="hidden_embedding", zero_first_embedding=True, target_states="pre_norm"),
     native=NativeMTP(
-        prefix=lambda config: "model.mtp_layers.0.",
+        prefix=lambda target: "model.mtp_layers.0.",
         modules={
             "enorm": "token_layernorm",
             "hnorm": "hidden_layernorm",

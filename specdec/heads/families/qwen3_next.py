@@ -25,7 +25,7 @@ def project_gated(attention: Any, x: Tensor) -> Projected:
 
 
 NATIVE = NativeMTP(
-    prefix=lambda config: "mtp.",
+    prefix=lambda target: "mtp.",
     modules={
         "enorm": "pre_fc_norm_embedding",
         "hnorm": "pre_fc_norm_hidden",
