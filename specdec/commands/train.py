@@ -40,8 +40,14 @@ def train(
         str | None,
         typer.Option(help="one-minus-p: a token's loss times 1 - the target's p(token), for noisy demonstrations."),
     ] = None,
-    init: Annotated[str, typer.Option(help="random, or last-layer: a copy of the target's.")] = "random",
+    init: Annotated[
+        str, typer.Option(help="random, last-layer: of the target, or native: the MTP layer that it came with.")
+    ] = "random",
     init_from: Annotated[Path | None, typer.Option(help="Start from the head in this folder.")] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(help="eagle: for stock engines (`specdec head export`). Default: what this plugin serves."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of initialisation and data order.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --output.")] = False,
     eval_every: Annotated[int, typer.Option(help="Steps between held-out evaluations.")] = 200,
@@ -78,6 +84,8 @@ def train(
         specdec train --model MODEL --data chats.parquet --loss-on assistant --output HEAD
 
         specdec train --model MODEL --data saved_dataset --text-field content --steps 5000 --output HEAD
+
+        specdec train --model MiMo-7B-RL --data own.jsonl --init native --output HEAD
 
         specdec train --model MODEL --data own.jsonl --cache-hidden states --loss kl --output HEAD_KL
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from specdec.errors import SpecdecError
 from specdec.heads.config import HeadConfig
 from specdec.heads.families.base import Projected
 from specdec.heads.unroll import unroll
@@ -90,10 +91,18 @@ def init_from_target(head: MTPHead, target: Any, noise: float = 0.01, generator:
 
     Not the default: on a 3.5 M-parameter target, with Muon at rate 0.02, a random start stood at acceptance 0.52 after
     50 steps, this one at 0.41. target: a causal language model with `model.layers` and `model.norm`. noise: standard
-    deviation added to eh_proj, times sqrt(d).
+    deviation added to eh_proj, times sqrt(d). SpecdecError: that layer is of another kind than the head's.
     """
-    head.layer.load_state_dict({k: v.float() for k, v in target.model.layers[-1].state_dict().items()})
-    head.norm.load_state_dict({k: v.float() for k, v in target.model.norm.state_dict().items()})
+    layer = {k: v.float() for k, v in target.model.layers[-1].state_dict().items()}
+    if head.config.layout == "eagle":  # has neither this norm nor one at its end
+        layer.pop("input_layernorm.weight")
+    else:
+        head.norm.load_state_dict({k: v.float() for k, v in target.model.norm.state_dict().items()})
+    if {k: v.shape for k, v in head.layer.state_dict().items()} != {k: v.shape for k, v in layer.items()}:
+        raise SpecdecError(
+            "the target's last layer is of another kind than the head's: start at random (--init random)"
+        )
+    head.layer.load_state_dict(layer)
     weight = head.eh_proj.weight
     size = weight.shape[0]
     half = 0.5 * torch.eye(size)

@@ -44,11 +44,7 @@ def extract(model: Path, output: Path) -> None:
 
 def read_native(model: Path, config: HeadConfig) -> dict[str, Tensor]:
     """The tensors of a head with this (native) configuration from its target's checkpoint; raises as `extract`."""
-    layer, target = NativeLayer(config), load_config(model)
-    if (count := getattr(target, layer.names.count, None) or 1) > 1:
-        raise SpecdecError(f"the model at {model} has {count} MTP layers ({layer.names.count}): only one is supported")
-    files = WeightFiles(model)
-    layer.check(files)
+    layer, files = check_native(model, config)
     pieces = layer.pieces(files.entries)
     found = files.read([piece.name for part in pieces.values() for piece in part])
     tensors = {}
@@ -59,11 +55,23 @@ def read_native(model: Path, config: HeadConfig) -> dict[str, Tensor]:
     return tensors
 
 
+def check_native(model: Path, config: HeadConfig) -> tuple["NativeLayer", WeightFiles]:
+    """What `read_native` reads and from which files, once the files' headers are found in order."""
+    layer = NativeLayer(config)
+    if layer.count > 1:
+        raise SpecdecError(
+            f"the model at {model} has {layer.count} MTP layers ({layer.names.count}): only one is supported"
+        )
+    files = WeightFiles(model)
+    layer.check(files)
+    return layer, files
+
+
 class NativeLayer:
     """A head's tensors as those of a checkpoint. SpecdecError: the family's checkpoints have no MTP layer.
 
-    names: of the family; shapes: of ours; prefix: what the checkpoint's begin with; copies: those of them that repeat a
-    tensor of the target -> that tensor.
+    names: of the family. shapes: of our tensors. prefix: what the checkpoint's begin with. count: of MTP layers.
+    copies: tensors of the layer that repeat one of the target -> that one.
     """
 
     def __init__(self, config: HeadConfig) -> None:
@@ -74,7 +82,7 @@ class NativeLayer:
                 "served from its own folder, or exported with `specdec head export`"
             )
         self.names, self.shapes = names, head_shapes(config)
-        self.prefix = names.prefix(target)
+        self.prefix, self.count = names.prefix(target), target.get(names.count) or 1
         self.copies = {self.prefix + name: original for name, original in names.copies.items()}
 
     def pieces(self, present: Container[str]) -> dict[str, list[Piece]]:

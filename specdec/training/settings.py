@@ -7,12 +7,13 @@ from typing import Any, Literal, get_args
 import torch
 
 from specdec.errors import SpecdecError
+from specdec.heads.config import Layout
 from specdec.training.encode import LossOn, Reading
 from specdec.training.formats import Fields
 from specdec.training.losses import LOSSES
 from specdec.training.optim import DEFAULT_LR, OptimizerName, ScheduleName
 
-Init = Literal["last-layer", "random"]
+Init = Literal["last-layer", "random", "native"]
 Labels = Literal["text", "target"]
 Weighting = Literal["one-minus-p"]
 
@@ -27,6 +28,7 @@ class Settings:
     batch_tokens, seq_len in tokens; warmup as a share of the run; eval_every and save_every in steps and minutes.
     accumulate: so many batches of batch_tokens, one after the other, make up an optimiser step; each is split over the
     processes of `accelerate launch`. device: auto is a GPU where there is one.
+    init native: the target's own MTP layer. layout: see HeadConfig; None: its default for the target.
     labels, for the loss `ce` alone: the text's own tokens, or tokens sampled from the target.
     text_field, messages_field, chat_template, loss_on: see encode.Reading. cache_hidden: folder of the target's states.
     weighting: one-minus-p multiplies each token's loss by 1 - the target's probability of the text's token.
@@ -51,6 +53,7 @@ class Settings:
     labels: Labels = "text"
     init: Init = "random"
     init_from: Path | None = None
+    layout: Layout | None = None
     seed: int = 0
     eval_every: int = 200
     save_every: float = 2.0
@@ -71,6 +74,8 @@ class Settings:
         self._one_of("optimizer", get_args(OptimizerName))
         self._one_of("schedule", get_args(ScheduleName))
         self._one_of("init", get_args(Init))
+        if self.layout is not None:
+            self._one_of("layout", get_args(Layout))
         self._one_of("labels", get_args(Labels))
         self._one_of("loss_on", get_args(LossOn))
         if self.weighting is not None:
