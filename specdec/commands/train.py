@@ -35,6 +35,14 @@ def train(
     warmup: Annotated[float, typer.Option(help="Share of the run with a rising learning rate.")] = 0.03,
     schedule: Annotated[str, typer.Option(help="constant, cosine, or wsd (constant, then linear decay).")] = "wsd",
     temperature: Annotated[float, typer.Option(help="Temperature of both distributions in the loss.")] = 1.0,
+    temperatures: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Lowest and highest temperature: each chain gets one of its own, in place of --temperature."),
+    ] = None,
+    top_k: Annotated[int, typer.Option(help="Train a share of the chains under this filter; 0: off.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Likewise; 1: off.")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="Likewise; 0: off.")] = 0.0,
+    filtered: Annotated[float, typer.Option(help="That share.")] = 0.25,
     labels: Annotated[str, typer.Option(help="For ce: the text's tokens, or tokens sampled from the target.")] = "text",
     weighting: Annotated[
         str | None,

@@ -10,7 +10,7 @@ from specdec.errors import SpecdecError
 from specdec.files import replace_file
 
 CALIBRATION, VERSION = "calibration.json", 1
-SMALLEST, LARGEST = 0.25, 4.0  # of a scale: beyond them something else than sharpness is wrong with a head
+SMALLEST, LARGEST = 0.5, 2.0  # of a scale: beyond them something else than sharpness is wrong with a head
 
 
 @dataclass(frozen=True)

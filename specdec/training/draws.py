@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Purpose = Literal["label"]
-_NUMBERS: dict[Purpose, int] = {"label": 0}  # never changed: a resumed run draws what it would have
+Purpose = Literal["label", "serving"]
+_NUMBERS: dict[Purpose, int] = {"label": 0, "serving": 1}  # never changed: a resumed run draws what it would have
 
 
 class Draws:

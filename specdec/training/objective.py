@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from specdec.drafting import thresholds_of
+from specdec.sampling import SamplingBatch
 from specdec.training.chain import ChainStates
 from specdec.training.draws import Draws
 from specdec.training.fused import FUSED, step_losses
@@ -28,29 +30,49 @@ class Objective:
         )
 
     @property
+    def _filters(self) -> bool:
+        return self.settings.serving_mix is not None and self.settings.serving_mix.filters
+
+    @property
     def labelled(self) -> bool:
         """Whether the text's own tokens enter the loss."""
         return self.settings.weighting is not None or (self.settings.loss == "ce" and self.settings.labels == "text")
 
     def __call__(self, states: ChainStates, draws: Draws, autocast: bool) -> tuple[Tensor, list[float]]:
         """Loss of each chain [n], and the mean acceptance of each chain step. draws: of the same chains."""
-        per_step, alphas = self._fused(states) if self.fused else self._eager(states, draws, autocast)
+        mix = self.settings.serving_mix
+        served = None if mix is None else mix.draw(draws, self.settings.num_steps_ahead, states.draft_hidden.device)
+        per_step, alphas = self._fused(states, served) if self.fused else self._eager(states, served, draws, autocast)
         weights = self._weights(states) if self.settings.weighting is not None else None
         return chain_mean(per_step, weights), alphas.mean(0).tolist()
 
-    def _fused(self, states: ChainStates) -> tuple[Tensor, Tensor]:
+    def _fused(self, states: ChainStates, served: SamplingBatch | None) -> tuple[Tensor, Tensor]:
+        temperature: float | Tensor = self.settings.temperature
+        if served is not None:
+            temperature = served.temperature.view(states.target_rows.shape)
         return step_losses(
             self.settings.loss, states.draft_hidden, states.target_hidden, self.target.weight,
-            temperature=self.settings.temperature, target_rows=states.target_rows,
+            temperature=temperature, filters=served if self._filters else None, target_rows=states.target_rows,
         )  # fmt: skip
 
-    def _eager(self, states: ChainStates, draws: Draws, autocast: bool) -> tuple[Tensor, Tensor]:
+    def _eager(
+        self, states: ChainStates, served: SamplingBatch | None, draws: Draws, autocast: bool
+    ) -> tuple[Tensor, Tensor]:
         chains = states.logits(self.target, autocast)
-        draft, teacher = (x.float() / self.settings.temperature for x in (chains.draft_logits, chains.target_logits))
+        draft, teacher = (self._tempered(x.float(), served) for x in (chains.draft_logits, chains.target_logits))
         labels = chains.labels if self.settings.labels == "text" else _sampled(teacher, draws)
         with torch.no_grad():
             alphas = acceptance(draft[::8], teacher[::8])  # an eighth tells enough
         return STEP_LOSSES[self.settings.loss](draft, teacher, labels), alphas
+
+    def _tempered(self, logits: Tensor, served: SamplingBatch | None) -> Tensor:
+        """Logits [n, K, V] whose softmax is what is drawn from, with -inf for what a filter drops."""
+        if served is None:
+            return logits / self.settings.temperature
+        rows = logits.flatten(0, 1)
+        if self._filters:
+            rows = rows.masked_fill(rows.detach() < thresholds_of(rows.detach(), served), -torch.inf)
+        return (rows / served.temperature[:, None]).view_as(logits)
 
     @torch.no_grad()
     def _weights(self, states: ChainStates) -> Tensor:

@@ -12,6 +12,7 @@ from specdec.training.encode import LossOn, Reading
 from specdec.training.formats import Fields
 from specdec.training.losses import LOSSES
 from specdec.training.optim import DEFAULT_LR, OptimizerName, ScheduleName
+from specdec.training.serving_mix import ServingMix
 
 Init = Literal["last-layer", "random", "native"]
 Labels = Literal["text", "target"]
@@ -31,6 +32,7 @@ class Settings:
     init native: the target's own MTP layer. layout: see HeadConfig; None: its default for the target.
     labels, for the loss `ce` alone: the text's own tokens, or tokens sampled from the target.
     text_field, messages_field, chat_template, loss_on: see encode.Reading. cache_hidden: folder of the target's states.
+    temperatures, top_k, top_p, min_p, filtered: see serving_mix.ServingMix; temperatures None: `temperature` alone.
     weighting: one-minus-p multiplies each token's loss by 1 - the target's probability of the text's token.
     """
 
@@ -68,6 +70,11 @@ class Settings:
     loss_on: LossOn = "all"
     cache_hidden: Path | None = None
     weighting: Weighting | None = None
+    temperatures: tuple[float, float] | None = None
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    filtered: float = 0.25
 
     def __post_init__(self) -> None:
         self._one_of("loss", tuple(LOSSES))
@@ -99,6 +106,8 @@ class Settings:
             )
         if self.batch_tokens < self.seq_len:
             raise SpecdecError(f"--batch-tokens {self.batch_tokens} is less than --seq-len {self.seq_len}: raise it")
+        if self.serving_mix is not None:
+            self.serving_mix.check(self.loss)
         if not 0 <= self.warmup < 1:
             raise SpecdecError(f"--warmup {self.warmup} is not a share of the run: give a number from 0 to below 1")
 
@@ -111,6 +120,14 @@ class Settings:
     def tokens_per_step(self) -> int:
         """Tokens in an optimiser step, over all processes."""
         return self.accumulate * self.rows * self.seq_len
+
+    @property
+    def serving_mix(self) -> ServingMix | None:
+        """What chains are trained for, where it is more than one temperature without filters."""
+        mix = ServingMix(
+            self.temperatures or (self.temperature, self.temperature), self.top_k, self.top_p, self.min_p, self.filtered
+        )
+        return mix if self.temperatures is not None or mix.filters else None
 
     @property
     def rate(self) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from specdec.drafting import Calibration, save_calibration
 from specdec.errors import SpecdecError
 from specdec.heads.checkpoint import CONFIG, replace_file, save_head
 from specdec.heads.module import MTPHead
@@ -70,8 +71,11 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     os.replace(temporary, folder / STATE)
 
 
-def finish(folder: Path, head: MTPHead, report: dict[str, Any], state: dict[str, Any]) -> None:
+def finish(
+    folder: Path, head: MTPHead, calibration: Calibration, report: dict[str, Any], state: dict[str, Any]
+) -> None:
     """Writes the head, then the report, then marks the run finished: cut short in between, --resume does it again."""
+    save_calibration(calibration, folder)
     save_head(head, folder)
     replace_file(folder / REPORT, (json.dumps(report, indent=2) + "\n").encode())
     save_state(folder, state)

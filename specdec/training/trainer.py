@@ -12,6 +12,7 @@ from specdec.errors import SpecdecError
 from specdec.evaluation.acceptance import Acceptance, measure_acceptance
 from specdec.heads.module import MTPHead
 from specdec.training.batches import Batches, held_out_windows
+from specdec.training.calibrate import calibrate
 from specdec.training.chain import chain_anchors, run_states
 from specdec.training.data import TokenStream, Windows
 from specdec.training.draws import Draws
@@ -155,7 +156,8 @@ class Trainer:
         evaluated(self, result)
         summary, head = self._summary(result), self._whole_head()
         if self.processes.is_main:
-            finish(settings.output, head, summary, self._state(finished=True))
+            scales = calibrate(head, self.target, self.held_out, settings.num_steps_ahead, self.autocast)
+            finish(settings.output, head, scales, summary, self._state(finished=True))
         self.processes.wait()
         return summary
 

@@ -53,7 +53,7 @@ def test_the_file_gives_back_what_was_saved(tmp_path):
         ({"version": 2}, "is not of version 1"),
         ({"temperatures": [1.0]}, "has temperatures [1.0], not [0.3"),
         ({"plain": [1.0]}, "has 'plain' [1.0], not 6 scales"),
-        ({"filtered": [1, 1, 1, 1, 1, 0]}, "has the scale 0 in 'filtered', not a number from 0.25 to 4.0"),
+        ({"filtered": [1, 1, 1, 1, 1, 0]}, "has the scale 0 in 'filtered', not a number from 0.5 to 2.0"),
         ({"plain": [1, 1, "1", 1, 1, 1]}, "has the scale '1' in 'plain'"),
         ({"plain": [1, 1, float("nan"), 1, 1, 1]}, "has the scale nan in 'plain'"),
     ],

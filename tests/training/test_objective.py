@@ -17,6 +17,7 @@ from specdec.training.draws import Draws
 from specdec.training.fused import FUSED
 from specdec.training.losses import STEP_LOSSES
 from specdec.training.objective import Objective
+from specdec.training.serving_mix import UNDER_FILTERS
 from specdec.training.settings import Settings
 from specdec.training.target import Target
 from tests.helpers.tiny_models import make_target, write_text
@@ -58,10 +59,21 @@ def loss_and_gradient(target, windows, head, fused, **changes):
     return per_chain.detach(), alphas, [p.grad.clone() for p in head.parameters()]
 
 
-@pytest.mark.parametrize("weighting", [None, "one-minus-p"])
-@pytest.mark.parametrize("loss", FUSED)
-def test_fused_is_eager_in_less_memory(target, windows, head, monkeypatch, loss, weighting):
-    options = {"loss": loss, "weighting": weighting, "temperature": 0.8}
+MIX = {"temperatures": (0.3, 1.3)}
+FILTERED = {**MIX, "top_p": 0.8, "top_k": 40, "min_p": 0.02, "filtered": 0.5}
+ONE = {"temperature": 0.8}
+
+
+@pytest.mark.parametrize(
+    ("loss", "options"),
+    [
+        *((loss, {**ONE, "weighting": weighting}) for loss in FUSED for weighting in (None, "one-minus-p")),
+        *((loss, MIX) for loss in FUSED),
+        *((loss, FILTERED) for loss in UNDER_FILTERS),
+    ],
+)
+def test_fused_is_eager_in_less_memory(target, windows, head, monkeypatch, loss, options):
+    options = {**options, "loss": loss}
     eager, some_alphas, eager_slopes = loss_and_gradient(target, windows, head, False, **options)
     monkeypatch.setattr(objective, "FUSED_FROM", 100)
     fused, alphas, slopes = loss_and_gradient(target, windows, head, True, **options)

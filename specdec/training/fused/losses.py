@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from specdec.errors import SpecdecError
+from specdec.sampling import SamplingBatch
 from specdec.training.fused.function import Divergences
 from specdec.training.fused.sweep import RowStep, Sides
 from specdec.training.losses import LK_ETA, chain_mean, lost_by_step
@@ -22,6 +23,7 @@ class Options(TypedDict, total=False):
     """See `divergences`."""
 
     temperature: Temperature
+    filters: SamplingBatch | None
     target_rows: Tensor | None
     backend: str
 
@@ -34,6 +36,7 @@ def divergences(
     *,
     wanted: Sequence[Wanted] = ("alpha",),
     temperature: Temperature = 1.0,
+    filters: SamplingBatch | None = None,
     target_rows: Tensor | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
@@ -41,6 +44,8 @@ def divergences(
 
     target_weight: None where the head shares the target's LM head. wanted: what gradients are to flow through; alpha is
     given in any case, KL is 0 where it is not wanted. temperature: of both sides, a number or [...], above 0.
+    filters: one entry per row, whose temperature stands in the place of `temperature`: what top-k, top-p and min-p drop
+    of p and of q, each by itself, has probability 0. With alpha alone: KL is infinite where q drops more than p.
     target_rows [...] int64: the row of target_hidden [M, d_p] that each draft row is compared with; each is multiplied
     by W_p once per block, however many rows refer to it. backend: chunked, triton, or auto (triton on a GPU).
 
@@ -58,7 +63,8 @@ def divergences(
         target_hidden.detach().reshape(-1, target_hidden.shape[-1]).to(target_weight.dtype),
         target_weight.detach(),
         None if target_rows is None else target_rows.reshape(-1).to(hidden.device, torch.int64),
-        _per_row(temperature, shape, hidden),
+        _per_row(temperature, shape, hidden) if filters is None else filters.temperature.to(_wide(hidden))[:, None],
+        filters,
     )
     step = _row_step(backend, hidden)
     with torch.autocast(hidden.device.type, enabled=False):

@@ -7,14 +7,19 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from specdec.drafting import thresholds_of
+from specdec.sampling import SamplingBatch
+
 # Bytes of one buffer of logits [block, V]. A block reads the whole weight, which at V = 151,936 takes some 256 rows to
 # pay off on a CPU; a GPU needs more to be busy.
 BUFFER_BYTES = {"cpu": 160 * 2**20, "cuda": 256 * 2**20}
+# The logit of what a filter drops. Finite, so that 0 log 0 is 0, and within float16: no temperature gives it weight.
+DROPPED = -6e4
 
 
 @dataclass(frozen=True)
 class Sides:
-    """What is compared, N draft rows with M target rows; all of one dtype but for the last two."""
+    """What is compared, N draft rows with M target rows; all of one dtype but for the last three."""
 
     draft_hidden: Tensor  # [N, d_q]
     draft_weight: Tensor  # [V, d_q]
@@ -22,6 +27,7 @@ class Sides:
     target_weight: Tensor  # [V, d_p]
     target_rows: Tensor | None  # int64 [N]: the target row of each draft row; None: M = N, the same one
     temperature: Tensor | None  # [N, 1] in the wide dtype; None: 1
+    filters: SamplingBatch | None = None  # [N], applied to both sides; None: none
 
     @property
     def block(self) -> int:
@@ -81,6 +87,11 @@ def sweep(sides: Sides, step: RowStep, with_kl: bool, slope_of: tuple[bool, bool
         target_hidden, which = _target_of(sides, rows)
         t = torch.mm(target_hidden, sides.target_weight.t(), out=target_logits[: len(target_hidden)])
         temperature = None if sides.temperature is None else sides.temperature[rows]
+        if sides.filters is not None:
+            t, which = (t if which is None else t[which]), None  # a target row is filtered as each draft row is
+            sampling = sides.filters.rows(torch.arange(len(sides.draft_hidden), device=z.device)[rows])
+            for logits in (z, t):
+                logits.masked_fill_(logits < thresholds_of(logits, sampling), DROPPED)
         slopes = Slopes(*(None if buffer is None else buffer[: len(hidden)] for buffer in (alpha_slopes, kl_slopes)))
         alpha, kl = step(z, t, which, temperature, slopes, with_kl)
         yield Block(rows, alpha, kl, slopes)
