@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from specdec.drafting import NEUTRAL, Calibration
 from specdec.evaluation.filters import PLAIN, Filters
 from specdec.evaluation.measure import Figures, measure
 from specdec.heads.module import MTPHead
@@ -64,6 +65,8 @@ def measure_acceptance(
     steps: int,
     filters: Filters = PLAIN,
     autocast: bool = True,
+    calibration: Calibration = NEUTRAL,
 ) -> Acceptance:
     """Acceptance of `steps` drafted tokens over the anchors of the windows; see the module's text for the formulas."""
-    return Acceptance.of(measure([head], target, windows, steps, [filters], autocast)[0][0], filters)
+    figures = measure([head], target, windows, steps, [filters], autocast, calibrations=[calibration])
+    return Acceptance.of(figures[0][0], filters)

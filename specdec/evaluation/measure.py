@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from specdec.drafting import NEUTRAL, Calibration
 from specdec.evaluation.filters import Filters
 from specdec.heads.module import MTPHead
 from specdec.training.chain import ChainStates, run_states
@@ -45,6 +46,10 @@ class Figures:
     def __len__(self) -> int:
         return len(self.alpha)
 
+    def only(self, which: Tensor) -> "Figures":
+        """The chains where `which`, bool [n], is true."""
+        return Figures(*(getattr(self, field.name)[which] for field in fields(self)))
+
 
 def measure(
     heads: Sequence[MTPHead],
@@ -54,14 +59,19 @@ def measure(
     settings: Sequence[Filters],
     autocast: bool = True,
     progress: Callable[[int], None] = lambda windows_done: None,
+    calibrations: Sequence[Calibration] | None = None,
 ) -> list[list[Figures]]:
-    """The figures of `steps` drafted tokens at every anchor of the windows: [head][setting]."""
+    """The figures of `steps` drafted tokens at every anchor of the windows: [head][setting].
+
+    calibrations: draft scales of each head; None: all are 1.
+    """
     found: list[list[list[Figures]]] = [[[] for _ in settings] for _ in heads]
     rows = 0
+    drafting = list(zip(heads, calibrations or [NEUTRAL] * len(heads), strict=True))
     for batch in windows:
         hidden = target.hidden(batch)
-        for head, by_setting in zip(heads, found, strict=True):
-            for part in _parts(head, target, batch, hidden, steps, settings, autocast, rows):
+        for (head, scales), by_setting in zip(drafting, found, strict=True):
+            for part in _parts(head, target, batch, hidden, steps, settings, scales, autocast, rows):
                 for figures, parts in zip(part, by_setting, strict=True):
                     parts.append(figures)
         rows += len(batch.tokens)
@@ -72,7 +82,7 @@ def measure(
 @torch.no_grad()
 def _parts(
     head: MTPHead, target: Target, batch: Windows, hidden: Tensor, steps: int, settings: Sequence[Filters],
-    autocast: bool, first_row: int,
+    scales: Calibration, autocast: bool, first_row: int,
 ) -> Iterator[list[Figures]]:  # fmt: skip
     """Figures by setting of one batch, some chains at a time."""
     states = run_states(head, target, batch, hidden, steps, autocast)
@@ -81,12 +91,12 @@ def _parts(
         start = (part.target_rows[:, 0] - 1).cpu()  # the first step is compared with the position behind its anchor
         rows, anchors = start // hidden.shape[1], start % hidden.shape[1]
         place = (rows + first_row, anchors, batch.documents[rows, anchors])
-        values = [[v.float().cpu() for v in under] for under in _values(part, target, settings, autocast)]
+        values = [[v.float().cpu() for v in under] for under in _values(part, target, settings, scales, autocast)]
         yield [Figures(*[*under, *place]) for under in values]
 
 
 def _values(
-    part: ChainStates, target: Target, settings: Sequence[Filters], autocast: bool
+    part: ChainStates, target: Target, settings: Sequence[Filters], scales: Calibration, autocast: bool
 ) -> Iterator[tuple[Tensor, ...]]:
     """The first six of Figures, by setting."""
     teacher, which = part.teacher(target, autocast)
@@ -96,7 +106,8 @@ def _values(
     for filters in settings:
         of_target = filters.probabilities(teacher)
         entropy = _entropy(of_target)[which]
-        p, q = of_target[which], filters.probabilities(drafts)
+        scale = scales.scale(filters.temperature, filters.top_k, filters.top_p, filters.min_p)
+        p, q = of_target[which], filters.probabilities(drafts if scale == 1 else scale * drafts.float())
         best = q.argmax(-1, keepdim=True)
         alpha = torch.minimum(p, q).sum(-1).clamp(max=1.0)
         # A token that rounding has put below the filter counts as the least probable one: kept wherever q has it.

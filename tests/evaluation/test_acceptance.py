@@ -8,9 +8,10 @@ import typer
 from typer.testing import CliRunner
 
 from specdec.commands.eval import evaluate
+from specdec.drafting import BUCKETS, Bucket, Calibration
 from specdec.errors import SpecdecError
 from specdec.evaluation.acceptance import Filters, measure_acceptance
-from specdec.heads import HeadConfig, MTPHead, save_head, unroll
+from specdec.heads import HeadConfig, MTPHead, load_head, save_head, unroll
 from specdec.heads.module import init_from_target
 from specdec.training.batches import held_out_windows
 from specdec.training.data import TokenStream, load_documents
@@ -120,3 +121,21 @@ def test_head_of_another_target(folder, tmp_path):
     save_head(MTPHead(HeadConfig.for_target(make_config(hidden_size=48))), tmp_path)
     result = command(folder, "--head", tmp_path)
     assert "its hidden size is 48, the target's is 32" in str(result.exception)
+
+
+def test_drafts_are_drawn_at_the_heads_draft_scales(folder):
+    """As from a head whose logits are that much smaller; greedy drafts do not change."""
+    target = Target(folder / "model", torch.float32)
+    windows = held_out_windows(TokenStream.of(load_documents(target.tokenizer, [folder / "text"])), 2, 20, 2)
+    head, smaller = load_head(folder / "near"), load_head(folder / "near")
+    with torch.no_grad():
+        smaller.norm.weight.mul_(0.7)
+    scales = Calibration(tuple(0.7 if b == Bucket(0.6, True) else 1.3 for b in BUCKETS))
+    filters = Filters(0.65, top_p=0.9)
+    got = measure_acceptance(head, target, windows, 2, filters, autocast=False, calibration=scales)
+    # Not the whole chain: the smaller head's own states go on as the next step's input.
+    assert got.alpha[0] == pytest.approx(
+        measure_acceptance(smaller, target, windows, 2, filters, False).alpha[0], abs=1e-5
+    )
+    plain = measure_acceptance(head, target, windows, 2, filters, False)
+    assert got.greedy_alpha == pytest.approx(plain.greedy_alpha) and got.alpha != pytest.approx(plain.alpha, abs=1e-3)
