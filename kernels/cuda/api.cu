@@ -19,11 +19,14 @@ struct ScratchLayout {
   ScratchLayout(void* base, int64_t requests, int64_t drafts) {
     char* const begin = static_cast<char*>(base);
     char* at = begin;
-    scratch.target = take<Distribution>(at, requests + drafts);
     scratch.draft = take<Distribution>(at, drafts);
+    scratch.accepts = take<int32_t>(at, drafts);
+    scratch.target = take<Distribution>(at, requests + drafts);
+    scratch.drawn = take<double>(at, drafts);
+    scratch.weight = take<double>(at, requests + drafts);
     scratch.mass = take<double>(at, drafts);
     scratch.reach = take<double>(at, requests + drafts);
-    scratch.accepts = take<int32_t>(at, drafts);
+    scratch.by_block = take<int32_t>(at, requests);
     zeroed = at;
     scratch.rejected = take<uint32_t>(at, requests);
     zeroed_bytes = at - zeroed;

@@ -16,12 +16,11 @@ namespace {
 
 constexpr double kRounding = 1e-9;  // ROUNDING of block.py: below it h is 0 / 0, and 1
 
-// w_i
-SPECDEC_DEVICE double weight_of(const VerifyTask& task, const Scratch& scratch, const RequestRows& rows, int64_t i) {
+// w_i. Each row multiplies up its own, from numbers that target_rows has left side by side.
+SPECDEC_DEVICE double weight_of(const Scratch& scratch, const RequestRows& rows, int64_t i) {
   double w = 1;
   for (int64_t k = 0; k < i; ++k) {
-    const DraftToken draft = load_draft(task, scratch, rows.first_draft() + k, rows.request);
-    w = clipped_ratio(w * scratch.target[rows.first_row + k].at_token, draft.probability);
+    w = clipped_ratio(w * scratch.target[rows.first_row + k].at_token, scratch.drawn[rows.first_draft() + k]);
   }
   return w;
 }
@@ -33,9 +32,11 @@ block_masses(const VerifyTask task, const Scratch scratch, int tiles) {
   Team team(space.control);
   const int64_t r = block_index() / team.size();
   const RequestRows rows(task, task.row_request[r]);
+  if (!scratch.by_block[rows.request]) return;
   const int64_t i = r - rows.first_row;
-  if (i == 0 || i == rows.drafts || !goes_by_block(task, scratch, rows)) return;
-  const double w = weight_of(task, scratch, rows, i);
+  const double w = weight_of(scratch, rows, i);
+  if (team.is_leader()) scratch.weight[r] = w;
+  if (i == 0 || i == rows.drafts) return;
   double mass = 0;
   if (w > 0) {
     const Distribution p = scratch.target[r];
@@ -51,11 +52,12 @@ block_masses(const VerifyTask task, const Scratch scratch, int tiles) {
 // For one thread: fills reach and the probabilities of acceptance, and returns tau.
 SPECDEC_DEVICE int64_t accepted_by_block(const VerifyTask& task, const Scratch& scratch, const RequestRows& rows) {
   const int64_t n = rows.drafts;
+  const double* weight = scratch.weight + rows.first_row;
   double* reach = scratch.reach + rows.first_row;
-  reach[n] = weight_of(task, scratch, rows, n);
+  reach[n] = weight[n];
   for (int64_t i = n - 1; i > 0; --i) {
-    const double w = weight_of(task, scratch, rows, i), mass = scratch.mass[rows.first_draft() + i];
-    const double denominator = mass + (1 - w);
+    const double mass = scratch.mass[rows.first_draft() + i];
+    const double denominator = mass + (1 - weight[i]);
     const double h = denominator > kRounding ? mass / denominator : 1;
     reach[i] = reach[i + 1] + h * (1 - reach[i + 1]);
   }
@@ -76,7 +78,7 @@ finish_block(const VerifyTask task, const Scratch scratch, int tiles) {
   Team team(space.control);
   const int64_t b = block_index() / team.size();
   const RequestRows rows(task, b);
-  if (!goes_by_block(task, scratch, rows)) {
+  if (!scratch.by_block[b]) {
     if (team.is_leader()) finish_by_token(task, scratch, rows);
     return;
   }
@@ -96,9 +98,10 @@ finish_block(const VerifyTask task, const Scratch scratch, int tiles) {
     const DraftToken draft = load_draft(task, scratch, rows.first_draft() + tau, b);
     Row<E> row(task.target, r, task.vocab, team, nullptr);
     row.set_repair(p.repair);
-    const WeighResidual residual = {task, p, draft, weight_of(task, scratch, rows, tau)};
+    const Residual residual =
+        sum_residual(team, row, nullptr, space.tile_sum, WeighResidual{task, p, draft, scratch.weight[r]});
     const double u = uniform(task.sampling, b, tau, kRecover);
-    const int64_t token = recover(team, row, nullptr, space.tile_sum, residual, u);
+    const int64_t token = draw(team, row, space.tile_sum, residual.total, u, residual.weigh);
     if (token >= 0 && lane_index() == 0) task.tokens[b * task.width + tau] = static_cast<int32_t>(token);
   }
   team.leave();

@@ -92,19 +92,25 @@ struct WeighResidual {
   }
 };
 
-// A token from normalise(max(w p - q, 0)), or from p where that has no mass: in the lanes of one warp of the team,
-// elsewhere -1.
+// What sum_residual has found: the sum of max(w p - q, 0), and what a token is recovered from, with its sum. That is p
+// where the residual has no mass.
+struct Residual {
+  double mass;
+  WeighResidual weigh;
+  double total;
+};
+
 template <typename E>
-SPECDEC_DEVICE int64_t recover(Team& team, const Row<E>& row, const float* tile_max, double* tile_sum,
-                               WeighResidual residual, double u) {
-  double total = 0;
+SPECDEC_DEVICE Residual sum_residual(Team& team, const Row<E>& row, const float* tile_max, double* tile_sum,
+                                     const WeighResidual& weigh) {
+  Residual out = {-1, weigh, 0};
   for (;;) {  // most often once
-    total = sum_tiles(team, row, tile_max, residual.p.from, tile_sum, residual);
-    if (total > 0 || residual.draft.kind == kNothing) break;
-    residual.draft.kind = kNothing;
-    residual.w = 1;
+    out.total = sum_tiles(team, row, tile_max, weigh.p.from, tile_sum, out.weigh);
+    if (out.mass < 0) out.mass = out.total;
+    if (out.total > 0 || out.weigh.draft.kind == kNothing) return out;
+    out.weigh.draft.kind = kNothing;
+    out.weigh.w = 1;
   }
-  return draw(team, row, tile_sum, total, u, residual);
 }
 
 }  // namespace specdec::cuda

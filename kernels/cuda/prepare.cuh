@@ -45,10 +45,13 @@ SPECDEC_DEVICE Prepared prepare(Team& team, Row<E>& row, const Workspace& space,
 }
 
 // The token from p: in the lanes of one warp of the team, elsewhere -1.
+SPECDEC_DEVICE int64_t greedy_token(const Team& team, const Prepared& prepared) {
+  return team.rank() == 0 && warp_index() == 0 ? prepared.argmax : -1;
+}
 template <typename E>
 SPECDEC_DEVICE int64_t draw_token(const Team& team, const Row<E>& row, const Workspace& space, const Prepared& prepared,
                                   double u) {
-  if (prepared.greedy) return team.rank() == 0 && warp_index() == 0 ? prepared.argmax : -1;
+  if (prepared.greedy) return greedy_token(team, prepared);
   return draw(team, row, space.tile_sum, prepared.total, u, WeighTokens{prepared.p});
 }
 

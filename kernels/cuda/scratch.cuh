@@ -6,12 +6,16 @@
 namespace specdec::cuda {
 
 struct Scratch {
-  Distribution* target;  // [N + B] block rule
-  Distribution* draft;   // [N] where rows come without statistics; scale 0: the row is no distribution
-  double* mass;          // [N] block rule: S_i of specdec/verify/block.py for draft row i > 0
-  double* reach;         // [N + B] block rule: T_i
-  int32_t* accepts;      // [N] token rule: u q(x) < p(x)
-  uint32_t* rejected;    // [B] token rule: which rows have rejected their draft (rejection_bit); zero at first
+  Distribution* draft;  // [N] where rows come without statistics; scale 0: the row is no distribution
+  int32_t* accepts;     // [N] token rule: u q(x) < p(x)
+  uint32_t* rejected;   // [B] token rule: which rows have rejected their draft (rejection_bit); zero at first
+  // Block rule, with the names of specdec/verify/block.py:
+  Distribution* target;  // [N + B] P_i; at_token is P_i(x_{i+1})
+  double* drawn;         // [N] Q_i(x_{i+1})
+  double* weight;        // [N + B] w_i
+  double* mass;          // [N] S_i, i > 0
+  double* reach;         // [N + B] T_i
+  int32_t* by_block;     // [B] whether the request goes by it
 };
 
 struct RequestRows {

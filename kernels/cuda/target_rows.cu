@@ -55,34 +55,43 @@ target_rows(const VerifyTask task, const Scratch scratch, bool by_block, int til
   if (target.p.repair != kWhole && team.is_leader()) {
     atomic_min(reinterpret_cast<uint32_t*>(task.bad_row + b), static_cast<uint32_t>(r));  // -1 is the largest
   }
+  const bool block = by_block && goes_by_block(task, scratch, rows);
   const uint32_t* rejected = scratch.rejected + b;
   if (j == rows.drafts) {
+    if (by_block && team.is_leader()) scratch.by_block[b] = block;
     if (!rejected_before(team, rejected, j)) {
       emit(task, b, j, draw_token(team, row, space, target, uniform(task.sampling, b, j, kBonus)));
     }
     team.leave();
     return;
   }
-  const DraftToken draft = load_draft(task, scratch, rows.first_draft() + j, b);
+  const int64_t i = rows.first_draft() + j;
+  const DraftToken draft = load_draft(task, scratch, i, b);
   target.p.at_token = draft.kind == kNothing ? 0 : probability_of<E>(task, target, r, draft.token);
-  if (by_block && team.is_leader()) scratch.target[r] = target.p;
-  const WeighResidual residual = {task, target.p, draft, 1};
-  if (task.alpha != nullptr) {
-    double alpha = target.p.at_token;
-    // sum of min(p, q) = 1 - sum of max(p - q, 0)
-    if (draft.kind == kRow) alpha = 1 - sum_tiles(team, row, space.tile_max, target.p.from, space.tile_sum, residual);
-    if (team.is_leader()) task.alpha[rows.first_draft() + j] = static_cast<float>(alpha);
-  }
-  if (!by_block || !goes_by_block(task, scratch, rows)) {
+  bool recovers = false;
+  if (block) {
+    if (team.is_leader()) {
+      scratch.target[r] = target.p;
+      scratch.drawn[i] = draft.probability;
+    }
+  } else {
     const bool accepts = uniform(task.sampling, b, j, kAccept) * draft.probability < target.p.at_token;
     if (team.is_leader()) decide(task, scratch, rows, j, draft, target.p.at_token, accepts);
-    if (!accepts && !rejected_before(team, rejected, j)) {
+    recovers = !accepts && !rejected_before(team, rejected, j);
+  }
+  double alpha = target.p.at_token;
+  if (recovers && target.greedy) {
+    emit(task, b, j, greedy_token(team, target));
+  } else if (recovers || (task.alpha != nullptr && draft.kind == kRow)) {
+    const Residual residual =
+        sum_residual(team, row, space.tile_max, space.tile_sum, WeighResidual{task, target.p, draft, 1});
+    if (draft.kind == kRow) alpha = 1 - residual.mass;  // sum of min(p, q) = 1 - sum of max(p - q, 0)
+    if (recovers) {
       const double u = uniform(task.sampling, b, j, kRecover);
-      emit(task, b, j,
-           target.greedy ? draw_token(team, row, space, target, u)
-                         : recover(team, row, space.tile_max, space.tile_sum, residual, u));
+      emit(task, b, j, draw(team, row, space.tile_sum, residual.total, u, residual.weigh));
     }
   }
+  if (task.alpha != nullptr && team.is_leader()) task.alpha[i] = static_cast<float>(alpha);
   team.leave();
 }
 

@@ -41,11 +41,25 @@ class ThresholdSearch {
   // -inf where nothing is filtered. `mass(from)`: the sum of the weights of all tokens from that logit on.
   template <typename Mass>
   SPECDEC_DEVICE double find(const Mass& mass) {
-    const double floor = filters_.min_p > 0 ? seen_.max + filters_.temperature * log(filters_.min_p) : -kInf;
-    const bool by_rank = filters_.top_k > 0 && filters_.top_k < row_.vocab();
-    double threshold = by_rank ? top_k(floor) : floor;
-    if (filters_.top_p < 1) threshold = by_rank ? top_p_of_listed(threshold) : top_p(floor, mass(float_from(floor)));
-    return threshold;
+    double threshold = filters_.min_p > 0 ? seen_.max + filters_.temperature * log(filters_.min_p) : -kInf;
+    bool by_rank = filters_.top_k > 0 && filters_.top_k < row_.vocab();
+    const bool by_mass = filters_.top_p < 1;
+    if (!by_rank && !by_mass) return threshold;
+    Goal goal = by_rank ? top_k(threshold) : top_p(threshold, mass(float_from(threshold)));
+    uint32_t from = larger(goal.lowest, bound(goal.at_least));
+    // Each part of the search is inlined, and stands here once: that halves what there is to compile.
+    for (bool listed = false;;) {
+      if (!listed) list_from(from);
+      const double found = cut(from, goal.budget);
+      listed = found > -kInf || from <= goal.lowest;  // most often at once
+      if (listed) {
+        threshold = fmax(threshold, found);
+        if (!by_rank || !by_mass) return threshold;
+        by_rank = false;
+        goal = top_p_of_listed(threshold);
+      }
+      from = goal.lowest;
+    }
   }
 
  private:
@@ -53,28 +67,27 @@ class ThresholdSearch {
   SPECDEC_DEVICE uint32_t key_of_max() const { return key_of<E>(seen_.max); }
   SPECDEC_DEVICE static uint32_t larger(uint32_t a, uint32_t b) { return a > b ? a : b; }
 
-  SPECDEC_DEVICE double top_k(double floor) {
-    const uint32_t from = larger(key_from<E>(float_from(floor)), bound(static_cast<double>(filters_.top_k)));
-    list_from(from);
-    return cut(from, {static_cast<double>(filters_.top_k), false, false}, floor);
+  // Where the budget is passed among the keys >= lowest; `at_least` so many tokens from the threshold on are likely.
+  struct Goal {
+    uint32_t lowest;
+    Budget budget;
+    double at_least;
+  };
+
+  SPECDEC_DEVICE Goal top_k(double floor) const {
+    const double k = static_cast<double>(filters_.top_k);
+    return {key_from<E>(float_from(floor)), {k, false, false}, k};
   }
 
-  SPECDEC_DEVICE double top_p_of_listed(double threshold) {
-    return cut(key_from<E>(float_from(threshold)), {filters_.top_p, true, true}, threshold);
+  SPECDEC_DEVICE Goal top_p_of_listed(double threshold) const {
+    return {key_from<E>(float_from(threshold)), {filters_.top_p, true, true}, 0};
   }
 
-  SPECDEC_DEVICE double top_p(double floor, double mass) {
-    const Budget budget = {descent_.units(filters_.top_p * mass), true, false};
+  SPECDEC_DEVICE Goal top_p(double floor, double mass) const {
     const double light = (1 - filters_.top_p) * mass / static_cast<double>(row_.vocab());
     // Half of it leaves room for rounding.
     const double heavy = fmax(floor, seen_.max + filters_.temperature * log(light / 2));
-    const uint32_t lowest = key_from<E>(float_from(heavy));
-    uint32_t from = larger(lowest, bound(kThreads / 2));
-    for (;; from = lowest) {  // most often once
-      list_from(from);
-      const double found = cut(from, budget, -kInf);
-      if (found > -kInf || from == lowest) return fmax(found, floor);
-    }
+    return {key_from<E>(float_from(heavy)), {descent_.units(filters_.top_p * mass), true, false}, kThreads / 2};
   }
 
   // A key with at least `rank` tokens from it on; 0 where the threads' maxima do not tell.
@@ -115,11 +128,11 @@ class ThresholdSearch {
     });
   }
 
-  // The logit at which the budget is passed, coming from above: all tokens tied with it stay. `otherwise` where the
-  // budget lasts beyond `low`.
-  SPECDEC_DEVICE double cut(uint32_t low, Budget budget, double otherwise) {
+  // The logit at which the budget is passed, coming from above: all tokens tied with it stay. -inf where the budget
+  // lasts beyond `low`.
+  SPECDEC_DEVICE double cut(uint32_t low, Budget budget) {
     uint32_t high = key_of_max();
-    if (low > high) return otherwise;  // min-p with rounding: the maximum itself
+    if (low > high) return -kInf;  // min-p with rounding: the maximum itself
     Count above = 0;
     const int listed = control().list_count;
     const auto visit = [&](uint32_t from, auto add) {
@@ -132,7 +145,7 @@ class ThresholdSearch {
       }
     };
     do {
-      if (!descent_.step(low, high, above, budget, visit)) return otherwise;
+      if (!descent_.step(low, high, above, budget, visit)) return -kInf;
     } while (low < high);
     return logit_of<E>(low);
   }
