@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from specdec.commands.data_options import DATA, ChatTemplate, MessagesField, TextField
+
 console = Console(highlight=False, soft_wrap=True)
 app = typer.Typer(
     help="""Read and write heads in the forms that models and stock engines have.
@@ -104,3 +106,45 @@ def export(
         console.print(f"EAGLE head in {output}, served with --speculative-config '{speculation}'", markup=False)
     else:
         console.print(f"EAGLE head in {output}, served with --speculative-draft-model-path {output}", markup=False)
+
+
+@app.command()
+def calibrate(
+    head: Head,
+    model: Annotated[Path, typer.Option(help="Folder of the target model (Hugging Face format).")],
+    data: Annotated[list[Path], typer.Option(help=f"Held-out data, best of what the model says itself. {DATA}")],
+    num_steps_ahead: Annotated[int, typer.Option(min=1, help="Drafted tokens per step.")] = 3,
+    seq_len: Annotated[int, typer.Option(min=8, help="Tokens per window.")] = 256,
+    windows: Annotated[int, typer.Option(min=1, help="Windows, evenly spread over the text.")] = 64,
+    text_field: TextField = None,
+    messages_field: MessagesField = None,
+    chat_template: ChatTemplate = None,
+) -> None:
+    """Measure how sharply the head should draft at each temperature, and write that to its calibration.json.
+
+    `specdec train` does it at its end. Servers start from the file; outputs keep their law whatever it says.
+
+    Example:
+
+        specdec head calibrate --head HEAD --model MODEL --data held_out.jsonl
+    """
+    from specdec.drafting import BUCKETS, save_calibration
+    from specdec.heads import load_head
+    from specdec.training.batches import held_out_windows
+    from specdec.training.calibrate import calibrate as measure
+    from specdec.training.data import TokenStream, load_documents
+    from specdec.training.encode import Reading
+    from specdec.training.formats import Fields, check_paths
+    from specdec.training.target import Target
+
+    check_paths(data)
+    target = Target(model)
+    loaded = load_head(head, target.config).to(target.device)
+    reading = Reading(Fields(text_field, messages_field), chat_template, "all", target.config.vocab_size)
+    stream = TokenStream.of(load_documents(target.tokenizer, data, reading))
+    with console.status("measuring"):
+        scales = measure(loaded, target, held_out_windows(stream, 16, seq_len, windows), num_steps_ahead)
+    save_calibration(scales, head)
+    for bucket, scale in zip(BUCKETS, scales.scales, strict=True):
+        filters = "with" if bucket.filtered else "without"
+        console.print(f"temperature {bucket.temperature:g} {filters} filters: logits times {scale:g}")

@@ -46,10 +46,10 @@ def load_calibration(folder: str | Path) -> Calibration:
     except FileNotFoundError:
         return NEUTRAL
     except (OSError, ValueError) as error:
-        raise SpecdecError(f"{path} cannot be read ({error}): remove it, or run `specdec calibrate` again") from None
+        raise SpecdecError(f"{path} cannot be read ({error}): remove it, or run `specdec head calibrate`") from None
     problem = _problem(content)
     if problem is not None:
-        raise SpecdecError(f"{path} {problem}: remove it, or run `specdec calibrate` again")
+        raise SpecdecError(f"{path} {problem}: remove it, or run `specdec head calibrate`")
     return Calibration((*content["plain"], *content["filtered"]))
 
 

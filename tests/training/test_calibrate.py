@@ -1,9 +1,13 @@
 """Draft scales measured on held-out text, for the shipped head."""
 
+import shutil
+
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from specdec.drafting import BUCKETS, overlap
+from specdec.commands.head import app
+from specdec.drafting import BUCKETS, load_calibration, overlap
 from specdec.drafting.running import STEP
 from specdec.heads import load_head
 from specdec.sampling import SamplingBatch
@@ -60,3 +64,13 @@ def test_logits_that_are_too_sharp_are_brought_back(target, windows, sharp):
     for bucket, before, after in zip(BUCKETS, plain.scales, sharp.scales, strict=True):
         if bucket.temperature >= 0.8:  # below, p and q are nearly one-hot, and sharpness hardly matters
             assert 1 / STEP**2 < 1.5 * after / before < STEP**2, bucket
+
+
+def test_the_command_writes_what_servers_read(tmp_path):
+    shutil.copytree(HEAD, tmp_path / "head")
+    (tmp_path / "text.txt").write_text((MODEL.parent / "make.py").read_text()[:1500])
+    arguments = ["calibrate", "--head", tmp_path / "head", "--model", MODEL, "--data", tmp_path / "text.txt"]
+    result = CliRunner().invoke(app, [str(a) for a in [*arguments, "--seq-len", 64, "--windows", 4]])
+    assert result.exit_code == 0, result.output
+    found = load_calibration(tmp_path / "head")
+    assert f"temperature 1 without filters: logits times {found.scale(1.0):g}" in result.output
