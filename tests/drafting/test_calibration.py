@@ -64,7 +64,8 @@ def test_a_wrong_file_is_named(tmp_path, change, sentence):
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(SpecdecError) as error:
         load_calibration(tmp_path)
-    assert (
+    assert sentence in str(error.value) and str(path) in str(error.value)
+    assert "specdec head calibrate" in str(error.value)
         sentence in str(error.value) and "specdec head calibrate" in str(error.value) and str(path) in str(error.value)
     )
 
