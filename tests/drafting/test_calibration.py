@@ -66,8 +66,6 @@ def test_a_wrong_file_is_named(tmp_path, change, sentence):
         load_calibration(tmp_path)
     assert sentence in str(error.value) and str(path) in str(error.value)
     assert "specdec head calibrate" in str(error.value)
-        sentence in str(error.value) and "specdec head calibrate" in str(error.value) and str(path) in str(error.value)
-    )
 
 
 def test_a_damaged_file_is_named(tmp_path):
