@@ -4,21 +4,27 @@ It samples every token of every request, with drafts or without, so that a seede
 whatever shares its batch. Nothing here waits for the device.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from vllm.v1.worker.gpu.metrics.logits import get_num_nans
 from vllm.v1.worker.gpu.sample.output import SamplerOutput
 
 from specdec.config import VerifySettings
 from specdec.engines.vllm.figures import Figures
 from specdec.engines.vllm.v2.batch import Layouts, Step, num_drafts
-from specdec.engines.vllm.v2.logits import Processors, logprobs_of
+from specdec.engines.vllm.v2.logits import LogprobsWanted, Processors, joined_logprobs, logprobs_of, logprobs_wanted
 from specdec.engines.vllm.v2.rows import DraftRows
 from specdec.engines.vllm.v2.slots import SlotTable
 from specdec.sampling import SamplingBatch
 from specdec.verify import Draft, VerifyOutput, verify
+
+# Bytes of the float32 copies of target rows, which processors and processed logprobs need, at any one time. (A copy of
+# all of them is 2.3 GiB for 1,024 requests with 3 drafts and 151,936 tokens.) One request's are always made.
+WORKSPACE = 2**30
 
 
 class Verifier:
@@ -62,44 +68,91 @@ class Verifier:
         prefill_len = self._prefill_len.gpu
         step = Step.of(batch, layout, prefill_len)
         num_nans = get_num_nans(logits) if self._sampler.compute_nans else None
-        processed = self._processors(logits, batch, step)
-        sampling = self._slots.step_sampling(step.slots, batch.idx_mapping_np, step.begins)
-        out = self._verify(processed, batch, step, sampling, invalid_drafts)
+        sampling = self._slots.step_sampling(step.slots, step.slots_np, step.begins)
+        out, lost, logprobs = self._in_parts(logits, step, sampling, invalid_drafts)
+        if self._reports:
+            self._figures = Figures.of(batch.req_ids, layout.counts, out, lost)
         sampled = out.num_accepted + 1
         # A chunk of a prompt before its last one decides nothing.
-        unfinished = batch.seq_lens[: batch.num_reqs] < prefill_len[step.slots]
+        unfinished = batch.seq_lens[: batch.num_reqs] < prefill_len[step.slots.to(torch.int64)]
         rejected = batch.cu_num_logits[1:] - batch.cu_num_logits[:-1] - sampled
         return SamplerOutput(
             sampled_token_ids=out.token_ids.to(torch.int64),
-            logprobs_tensors=logprobs_of(out.token_ids, logits, processed, sampling, batch, step, self._sampler),
+            logprobs_tensors=logprobs,
             num_nans=num_nans,
             num_sampled=sampled.masked_fill(unfinished, 0),
             num_rejected=rejected.masked_fill(unfinished, 0),
         )
 
-    def _verify(
-        self, logits: Tensor, batch: Any, step: Step, sampling: SamplingBatch, invalid_drafts: Tensor | None
-    ) -> VerifyOutput:
+    def _in_parts(
+        self, logits: Tensor, step: Step, sampling: SamplingBatch, invalid_drafts: Tensor | None
+    ) -> tuple[VerifyOutput, Tensor | int, Any]:
+        """The step's output, how many drafts had lost their rows, and logprobs.
+
+        All at once, or by ranges of requests that have room for the copies of their rows (WORKSPACE).
+        """
+        layout, wanted = step.layout, logprobs_wanted(self._sampler, step.slots_np)
+        copies = 2 if wanted is not None and wanted.filtered else 1
+        ranges = layout.ranges(WORKSPACE // (copies * logits.shape[-1] * torch.float32.itemsize))
+        if len(ranges) <= 1:
+            return self._part(logits, step, sampling, invalid_drafts, wanted)
+        parts = []
+        for begin, end in ranges:
+            rows = slice(layout.bounds[begin], layout.bounds[end])
+            invalid = None if invalid_drafts is None else invalid_drafts[rows]
+            requests = sampling.rows(torch.arange(begin, end, device=logits.device))
+            parts.append(self._part(logits[rows], step.part(begin, end), requests, invalid, wanted))
+        outs, lost, logprobs = zip(*parts, strict=True)
+        out = joined(outs, [layout.bounds[begin] for begin, _ in ranges], max(layout.counts) + 1)
+        return out, sum(lost), None if wanted is None else joined_logprobs(logprobs, layout)
+
+    def _part(
+        self,
+        logits: Tensor,
+        step: Step,
+        sampling: SamplingBatch,
+        invalid_drafts: Tensor | None,
+        wanted: LogprobsWanted | None,
+    ) -> tuple[VerifyOutput, Tensor | int, Any]:
+        processed = self._processors(logits, step)
+        draft, lost = self._drafts(step, invalid_drafts)
+        out = verify(processed, draft, sampling, method=self._method, backend=self._backend, on_bad_row="repair")
+        if wanted is None:
+            return out, lost, None
+        return out, lost, logprobs_of(wanted, out.token_ids, logits, processed, sampling, step, self._sampler)
+
+    def _drafts(self, step: Step, invalid_drafts: Tensor | None) -> tuple[Draft, Tensor | int]:
+        """The drafts to verify, and how many of them have no row any more."""
         at = step.layout.draft_row
         token_ids = step.input_ids[at]
         if invalid_drafts is not None:
             token_ids = token_ids.masked_fill(invalid_drafts[at], -1)
         draft = Draft(token_ids, step.layout.counts)
-        lost: Tensor | int = 0
-        if self._rows is not None and len(at):
-            local = batch.expanded_local_pos[at].to(torch.int64)
-            slots = batch.expanded_idx_mapping[at].to(torch.int64)
-            begins = step.position[at].to(torch.int64) - local + 1
-            rows, grammar = self._rows.find(slots, local - 1, begins), self._slots.has_grammar[slots]
-            draft.logits, draft.row_stats = self._rows.flat_logits, self._rows.flat_stats
-            draft.rows = rows.masked_fill(grammar, -1)
-            lost = ((rows < 0) & ~grammar & (token_ids >= 0)).sum() if self._reports else 0
-        out = verify(logits, draft, sampling, method=self._method, backend=self._backend, on_bad_row="repair")
-        if self._reports:
-            self._figures = Figures.of(batch.req_ids, step.layout.counts, out, lost)
-        return out
+        if self._rows is None or not len(at):
+            return draft, 0
+        local, slots = step.local[at].to(torch.int64), step.slot_of_row[at].to(torch.int64)
+        begins = step.position[at].to(torch.int64) - local + 1
+        rows, grammar = self._rows.find(slots, local - 1, begins), self._slots.has_grammar[slots]
+        draft.logits, draft.row_stats = self._rows.flat_logits, self._rows.flat_stats
+        draft.rows = rows.masked_fill(grammar, -1)
+        return draft, ((rows < 0) & ~grammar & (token_ids >= 0)).sum() if self._reports else 0
 
     def take_figures(self) -> Figures | None:
         """Those of the last step, once."""
         figures, self._figures = self._figures, None
         return figures
+
+
+def joined(parts: Sequence[VerifyOutput], first_rows: list[int], width: int) -> VerifyOutput:
+    """One output of those of a step's parts. first_rows: where each part's rows begin; width: of token_ids."""
+    bad = []
+    for out, row in zip(parts, first_rows, strict=True):
+        assert out.bad_row is not None, "asked for repair"
+        bad.append(torch.where(out.bad_row < 0, -1, out.bad_row + row))
+    return VerifyOutput(
+        torch.cat([pad(out.token_ids, (0, width - out.token_ids.shape[1]), value=-1) for out in parts]),
+        torch.cat([out.num_accepted for out in parts]),
+        None,
+        torch.cat([out.acceptance_probability for out in parts]),
+        torch.cat(bad),
+    )

@@ -1,6 +1,7 @@
 """As tests/engines/vllm/child.py, with the V2 model runner and, by choice, asynchronous scheduling and aborts.
 
-    {"engine": ..., "jobs": ..., "output": ..., "asynchronous": bool, "aborts": requests to break off on the way}
+    {"engine": ..., "jobs": ..., "output": ..., "asynchronous": bool, "aborts": requests to break off on the way,
+     "workspace": bytes for copies of target rows, or null for what it is}
 The requests to break off are further ones, with the settings of the first job.
 """
 
@@ -25,6 +26,8 @@ def main() -> None:
 
     from tests.engines.vllm.child import own_metrics
 
+    parts = count_parts(call["workspace"])
+
     llm = LLM(**call["engine"])
     results = run(llm, call["jobs"], call["aborts"])
     worker = llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker
@@ -38,9 +41,28 @@ def main() -> None:
             "sampler": type(worker.model_runner.sampler).__module__,
             "scheduler": type(core.scheduler).__name__,
             "in_flight": str(0 if core.batch_queue is None else core.batch_queue_size),
+            "parts of a step": f"{min(parts)} to {max(parts)}",
         },
     }
     Path(call["output"]).write_text(json.dumps(found))
+
+
+def count_parts(workspace: int | None) -> set[int]:
+    """Grows by the numbers of parts in which the steps are verified."""
+    from specdec.engines.vllm.v2 import verifier
+    from specdec.engines.vllm.v2.batch import Layout
+
+    found: set[int] = set()
+    ranges = Layout.ranges
+
+    def counted(layout: Layout, most: int) -> list[tuple[int, int]]:
+        made = ranges(layout, most)
+        found.add(len(made))
+        return made
+
+    Layout.ranges = counted
+    verifier.WORKSPACE = workspace or verifier.WORKSPACE
+    return found
 
 
 def run(llm: Any, jobs: list[dict], aborts: int) -> list[list[dict]]:

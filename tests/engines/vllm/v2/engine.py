@@ -8,7 +8,13 @@ from tests.engines.vllm.engine import BASE, Outcome, ask_child
 CHILD = Path(__file__).with_name("child.py")
 
 
-def run_v2(engine: dict[str, Any], jobs: list[dict[str, Any]], asynchronous: bool = True, aborts: int = 0) -> Outcome:
-    """As run_child, in the V2 runner; see child.py for aborts."""
-    how = {"asynchronous": asynchronous, "aborts": aborts}
+def run_v2(
+    engine: dict[str, Any],
+    jobs: list[dict[str, Any]],
+    asynchronous: bool = True,
+    aborts: int = 0,
+    workspace: int | None = None,
+) -> Outcome:
+    """As run_child, in the V2 runner; see child.py for aborts and workspace."""
+    how = {"asynchronous": asynchronous, "aborts": aborts, "workspace": workspace}
     return ask_child({"engine": {**BASE, **engine}, "jobs": jobs, **how}, child=CHILD)

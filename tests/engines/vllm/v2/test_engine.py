@@ -47,7 +47,8 @@ def plain(prompts: list[list[int]]) -> Outcome:
 
 @pytest.fixture(scope="module")
 def drafted(prompts: list[list[int]]) -> Outcome:
-    return run_v2({**ours(3), **ENGINE}, all_jobs(prompts))
+    """With room for copies of 40 rows, 20 where there are two of each: the steps of all requests come in parts."""
+    return run_v2({**ours(3), **ENGINE}, all_jobs(prompts), workspace=40 * 1024 * 4)
 
 
 def test_it_is_the_v2_runner_under_asynchronous_scheduling(drafted: Outcome) -> None:
@@ -56,6 +57,7 @@ def test_it_is_the_v2_runner_under_asynchronous_scheduling(drafted: Outcome) -> 
         "sampler": "specdec.engines.vllm.v2.verifier",
         "scheduler": "AsyncScheduler",
         "in_flight": "2",
+        "parts of a step": "1 to 4",
     }
 
 

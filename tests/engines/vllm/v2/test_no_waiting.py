@@ -14,6 +14,7 @@ from vllm.v1.worker.gpu import buffer_utils
 from vllm.v1.worker.gpu.states import RequestState
 
 from specdec.engines.vllm.requests import Admissions
+from specdec.engines.vllm.v2 import verifier as v2_verifier
 from specdec.engines.vllm.v2.drafter import Drafter
 from specdec.engines.vllm.v2.rows import DraftRows
 from specdec.engines.vllm.v2.slots import SlotTable
@@ -41,7 +42,11 @@ def batch_of(counts: list[int]) -> Any:
 
 @pytest.mark.parametrize("method", ["token", "block"])
 @pytest.mark.parametrize("counts", [[3, 3, 3], [2, 0, 3, 1], [0, 0]])
-def test_a_verify_step(counts: list[int], method: str, states: RequestState) -> None:
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_a_verify_step(
+    in_parts: bool, counts: list[int], method: str, states: RequestState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(v2_verifier, "WORKSPACE", 2 * V * 4 if in_parts else 2**30)
     batch = batch_of(counts)
     rows = sum(counts) + len(counts)
     invalid = meta(rows, dtype=torch.bool)

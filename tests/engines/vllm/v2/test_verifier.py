@@ -13,6 +13,8 @@ from vllm.v1.worker.cpu.buffer_utils import UvaBuffer
 from vllm.v1.worker.gpu import buffer_utils
 from vllm.v1.worker.gpu.states import RequestState
 
+from specdec.engines.vllm.v2 import verifier as v2_verifier
+from specdec.engines.vllm.v2.batch import Step
 from specdec.engines.vllm.v2.verifier import Verifier
 from specdec.verify import sample_draft
 from tests.engines.vllm.v2.batches import PREFILL, V, request_states, step_of, verifier_of
@@ -65,6 +67,44 @@ def test_a_request_gets_the_same_in_any_company(method: str, states: RequestStat
     together = emitted(verifier, [2, 0, 3, 1])
     assert together == emitted(verifier, [0, 1, 2, 3])
     assert all(emitted(verifier, [slot]) == {slot: together[slot]} for slot in range(4))
+
+
+@pytest.mark.parametrize("method", ["token", "block"])
+@pytest.mark.parametrize("rows", [1, 4, 6])
+def test_a_step_in_parts_is_the_step_as_a_whole(
+    rows: int, method: str, states: RequestState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With room for the copies of a few rows, but at least of one request's; a broken row, an invalid draft, a grammar
+    and an unfinished prompt among them."""
+    grammar = SamplingParams(temperature=1.0, seed=1, structured_outputs=StructuredOutputsParams(regex="a"))
+    verifier = verifier_of(states, [*SAMPLED[:3], grammar], method)
+    verifier._prefill_len.gpu[2] = BEGINS[2] + 1
+    slots = [3, 0, 2, 1]
+    drafts, counts = propose(verifier, slots), [COUNTS[s] for s in slots]
+    batch = step_of(
+        slots, counts, [t for each, n in zip(drafts, counts, strict=True) for t in each[:n]],
+        [BEGINS[s] for s in slots], "cpu",
+    )  # fmt: skip
+    target = torch.cat([target_of(s, n) for s, n in zip(slots, counts, strict=True)])
+    target[7] = torch.nan
+    invalid = torch.arange(len(target)) == 4
+    seen: list[int] = []
+    processors = verifier._processors
+
+    def processed(logits: torch.Tensor, step: Step) -> torch.Tensor:
+        seen.append(len(logits))
+        return processors(logits, step)
+
+    verifier._processors = processed  # type: ignore[assignment]
+    whole, figures = verifier(target, batch, None, invalid), verifier.take_figures()
+    monkeypatch.setattr(v2_verifier, "WORKSPACE", rows * V * 4)
+    parts, figures_of_parts = verifier(target, batch, None, invalid), verifier.take_figures()
+    assert seen == [10, *{1: [2, 3, 1, 4], 4: [2, 4, 4], 6: [6, 4]}[rows]]
+    for name in ("sampled_token_ids", "num_sampled", "num_rejected"):
+        assert torch.equal(getattr(whole, name), getattr(parts, name))
+    assert figures is not None and figures_of_parts is not None
+    assert torch.equal(figures.on_host.nan_to_num(-2), figures_of_parts.on_host.nan_to_num(-2))
+    assert figures.on_host[4:8].tolist() == [-1, -1, -1, 7] and int(parts.num_sampled[2]) == 0
 
 
 def test_broken_rows_harm_their_own_request_alone(states: RequestState, caplog: pytest.LogCaptureFixture) -> None:
