@@ -78,6 +78,11 @@ int64_t specdec_cuda_scratch_bytes(int64_t requests, int64_t drafts) {
   return ScratchLayout(nullptr, requests, drafts).bytes;
 }
 
+const char* specdec_cuda_problem(int32_t device) {
+  const char* error = use_device(device);
+  return error ? error : problem_of_kernels();
+}
+
 const char* specdec_cuda_architectures() { return SPECDEC_CUDA_ARCHITECTURES; }
 
 void specdec_cuda_limit(int32_t team, int64_t shared_bytes) { limits = {team, shared_bytes}; }

@@ -46,7 +46,7 @@ struct SampleTask {
   SamplingView sampling;  // [B] each
   int32_t* tokens;        // [B]
   double* stats;          // [B, 4]
-  int32_t* bad_row;       // [B]: the request's own number where its row is no distribution, else -1
+  int32_t* is_bad;        // [B]: 1 where the row is no distribution, else 0
 };
 
 }  // namespace specdec::cuda
@@ -61,6 +61,8 @@ SPECDEC_EXPORT const char* specdec_cuda_verify_block(const specdec::cuda::Verify
 SPECDEC_EXPORT const char* specdec_cuda_sample_draft(const specdec::cuda::SampleTask* task, int32_t device,
                                                      void* stream);
 SPECDEC_EXPORT int64_t specdec_cuda_scratch_bytes(int64_t requests, int64_t drafts);
+// Null, or why `device` cannot run the kernels: its driver is too old, or there is no code for it.
+SPECDEC_EXPORT const char* specdec_cuda_problem(int32_t device);
 SPECDEC_EXPORT const char* specdec_cuda_architectures();  // that there is code for, as "sm_80 sm_90a compute_90"
 // For tests and measurements: how many thread blocks share a row (where there are clusters; 1, 2, 4 or 8), and the most
 // shared memory that each may use. 0: as suits the device.

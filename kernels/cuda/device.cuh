@@ -12,6 +12,10 @@
 #else
 #include <cuda_runtime.h>
 
+#include <mutex>
+#include <set>
+#include <utility>
+
 #define SPECDEC_DEVICE __device__ __forceinline__
 #define SPECDEC_KERNEL(threads, blocks_per_sm) __global__ __launch_bounds__(threads, blocks_per_sm) void
 
@@ -121,14 +125,36 @@ inline const char* fill_zero(void* at, int64_t bytes, Stream stream) {
   return error_text(cudaMemsetAsync(at, 0, static_cast<size_t>(bytes), stream));
 }
 
+// Null, or why the current device cannot run a kernel.
+template <typename... Parameters>
+const char* problem_of(void (*kernel)(Parameters...)) {
+  cudaFuncAttributes attributes;
+  return error_text(cudaFuncGetAttributes(&attributes, kernel));
+}
+
+// Beyond 48 KB a kernel must be told how much shared memory it may have. All that there is, once for each device: if
+// each launch said its own, one thread could lower it between another's word and launch.
+inline const char* allow_shared_memory(const void* kernel) {
+  static std::mutex mutex;
+  static std::set<std::pair<const void*, int> > allowed;
+  int device = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (error == cudaSuccess && allowed.count({kernel, device}) == 0) {
+    const int most = static_cast<int>(current_device().shared_bytes);
+    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+    if (error == cudaSuccess) allowed.insert({kernel, device});
+  }
+  return error_text(error);
+}
+
 // Null, or what CUDA says is wrong.
 template <typename... Parameters, typename... Arguments>
 const char* launch_blocks(void (*kernel)(Parameters...), int64_t blocks, int team, int64_t shared_bytes, Stream stream,
                           const Arguments&... arguments) {
-  if (shared_bytes > 48 << 10) {  // beyond this a kernel must be told
-    const cudaError_t error =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
-    if (error != cudaSuccess) return error_text(error);
+  if (shared_bytes > 48 << 10) {
+    const char* error = allow_shared_memory(reinterpret_cast<const void*>(kernel));
+    if (error) return error;
   }
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(blocks));

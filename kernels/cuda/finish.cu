@@ -12,6 +12,8 @@ SPECDEC_KERNEL(kThreads, 1) finish_token(const VerifyTask task, const Scratch sc
 
 }  // namespace
 
+const char* problem_of_kernels() { return problem_of(finish_token); }
+
 const char* launch_finish_token(const VerifyTask& task, const Scratch& scratch, Stream stream) {
   return launch_blocks(finish_token, (task.requests + kThreads - 1) / kThreads, 1, 0, stream, task, scratch);
 }

@@ -24,7 +24,7 @@ sample_draft(const SampleTask task, int tiles, bool cached) {
   if (token >= 0 && lane_index() == 0) {
     const double temperature = task.sampling.temperature[b];
     task.tokens[b] = static_cast<int32_t>(token);
-    task.bad_row[b] = q.p.repair != kWhole ? static_cast<int32_t>(b) : -1;
+    task.is_bad[b] = q.p.repair != kWhole;
     double* stats = task.stats + 4 * b;
     stats[0] = q.greedy ? 0 : temperature;
     stats[1] = q.greedy ? q.max : q.threshold;

@@ -1,5 +1,6 @@
-"""The backends, fastest first. Each is a module that is imported when it is first used."""
+"""The backends. Each is a module that is imported when it is first used."""
 
+import contextlib
 import importlib
 import importlib.util
 import warnings
@@ -32,9 +33,9 @@ class Backend(Protocol):
 
 BACKENDS: Registry[Backend] = Registry("verify backend")
 NEEDS = {"cpu": "specdec._C", "triton": "triton"}  # modules without which a backend cannot be imported
-# What serves the tensors of a device, fastest first.
-FOR_DEVICE = {"cuda": ("cuda", "triton", "reference"), "cpu": ("cpu", "reference")}
-_by_device: dict[str, Backend] = {}
+# Compute capabilities of GPUs whose float64 units do half as much as those for float32 (A100, H100 and H200, B200).
+FAST_FLOAT64 = {(8, 0), (9, 0), (10, 0)}
+_by_device: dict[torch.device, Backend] = {}
 
 
 def _register(name: str) -> None:
@@ -58,22 +59,43 @@ def backends() -> list[str]:
 def choose(name: str, device: torch.device) -> Backend:
     """The backend called `name`, or for "auto" the fastest one for tensors on `device`. Raises SpecdecError.
 
+    Which are tried, in this order:
+
+        CPU                                                                 cpu, reference
+        GPU of compute capability 8.0, 9.0, 10.0 (A100, H100, H200, B200)   cuda, triton, reference
+        other GPUs (8.6, 8.9, 10.3, 12.0: RTX, L4, L40S, B300 ...)          triton, cuda, reference
+        anything else                                                       reference
+
     Size does not matter to the choice: `cpu` is the faster one for every shape that bench/verify.py has measured. Where
     "auto" has to pass over a faster backend, it says so, once. One that fails later raises: nothing takes its place.
     """
     if name == "auto":
-        if device.type not in _by_device:
-            _by_device[device.type] = _fastest(device)
-        return _by_device[device.type]
+        if device not in _by_device:
+            _by_device[device] = _fastest(device)
+        return _by_device[device]
     backend = BACKENDS.get(name)
     if not backend.accepts(device):
         raise SpecdecError(f"The verify backend '{name}' does not take tensors on {device}: use backend='auto'.")
     return backend
 
 
+def fastest_first(device: torch.device) -> tuple[str, ...]:
+    """What can serve the tensors of a device.
+
+    cuda takes every exponential in float64, triton in float32. Where float64 runs at 1/64 of the rate, rows that no
+    filter thins out take cuda many times as long as reading them.
+    """
+    if device.type == "cuda":
+        fast = torch.cuda.get_device_capability(device) in FAST_FLOAT64
+        return ("cuda", "triton", "reference") if fast else ("triton", "cuda", "reference")
+    return ("cpu", "reference") if device.type == "cpu" else ("reference",)
+
+
 def _fastest(device: torch.device) -> Backend:
-    names = FOR_DEVICE.get(device.type, ("reference",))
-    problems = {name: problem_of(name) for name in names}
+    names = fastest_first(device)
+    # A GPU backend's problem is that of the current GPU.
+    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+        problems = {name: problem_of(name) for name in names}
     chosen = next(name for name in names if problems[name] is None)  # the reference runs everywhere
     for name in names[: names.index(chosen)]:
         warnings.warn(

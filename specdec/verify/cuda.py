@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import specdec
-from specdec.errors import BadLogitsError, SpecdecError
+from specdec.errors import SpecdecError
 from specdec.sampling import SamplingBatch
 from specdec.verify import device_step
 from specdec.verify.checks import check_sampling
@@ -57,7 +57,7 @@ class _SampleTask(ctypes.Structure):  # likewise
         *((name, c_int64) for name in ("vocab", "requests", "step")),
         ("logits", _Matrix),
         ("sampling", _Sampling),
-        *((name, c_void_p) for name in ("tokens", "stats", "bad_row")),
+        *((name, c_void_p) for name in ("tokens", "stats", "is_bad")),
     ]
 
 
@@ -72,11 +72,18 @@ class Kernels:
             function.argtypes, function.restype = [POINTER(task), c_int32, c_void_p], c_char_p
         self._function("scratch_bytes").argtypes, self._function("scratch_bytes").restype = [c_int64, c_int64], c_int64
         self._function("architectures").restype = c_char_p
+        self._function("problem").argtypes, self._function("problem").restype = [c_int32], c_char_p
         self._function("limit").argtypes, self._function("limit").restype = [c_int32, c_int64], None
 
     def architectures(self) -> list[str]:
         """That there is code for: "sm_80", "sm_90a", and "compute_90" as PTX."""
         return self._function("architectures")().decode().split()
+
+    def problem(self, device: int) -> str | None:
+        """What CUDA says when it is asked to run a kernel on GPU `device`: an old driver, no code for it. None: it can.
+        May compile PTX, for some seconds; makes it the runtime's current device."""
+        error = self._function("problem")(device)
+        return None if error is None else error.decode()
 
     def limit(self, team: int = 0, shared_bytes: int = 0) -> None:
         """How many thread blocks share a row (where there are clusters; 1, 2, 4 or 8), and the most shared memory, in
@@ -100,14 +107,12 @@ class Kernels:
         batch, vocab = logits.shape
         tokens = torch.empty(batch, dtype=torch.int32, device=logits.device)
         stats = torch.empty((batch, NUM_STATS), dtype=torch.float64, device=logits.device)
-        bad_row = torch.empty_like(tokens)
-        outputs = (t.data_ptr() for t in (tokens, stats, bad_row))
+        is_bad = torch.empty_like(tokens)
+        outputs = (t.data_ptr() for t in (tokens, stats, is_bad))
         task = _SampleTask(vocab, batch, step, _matrix(logits), _addresses(sampling), *outputs)
         self._launch("sample_draft", task, logits.device)
         if on_bad_row == "raise":
-            for row in bad_row.tolist():
-                if row >= 0:
-                    raise BadLogitsError(row, row, "draft")
+            device_step.check_drawn(is_bad)
         return tokens, stats
 
     def _function(self, name: str) -> Any:
@@ -140,15 +145,20 @@ def library_path() -> Path | None:
 
 
 def problem() -> str | None:
-    if not torch.cuda.is_available():
-        return "there is no GPU"
-    if torch.cuda.get_device_capability() < OLDEST:
+    """Of torch's current GPU."""
+    return _problem_of(torch.cuda.current_device()) if torch.cuda.is_available() else "there is no GPU"
+
+
+@cache
+def _problem_of(device: int) -> str | None:
+    if torch.cuda.get_device_capability(device) < OLDEST:
         return "the GPU is older than sm_80"
     try:
-        kernels()
-    except SpecdecError as error:
-        return str(error).removesuffix(".")
-    return None
+        with torch.cuda.device(device):
+            error = kernels().problem(device)
+    except SpecdecError as unusable:
+        return str(unusable).removesuffix(".")
+    return None if error is None else f"its kernels cannot run on this GPU, says CUDA ({error})"
 
 
 def accepts(device: torch.device) -> bool:

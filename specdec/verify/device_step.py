@@ -1,11 +1,12 @@
 """A verify step as GPU backends hand it to their kernels: all of it on the device, and nothing that waits for it."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from specdec.errors import BadLogitsError
+from specdec.errors import BadLogitsError, SpecdecError
 from specdec.sampling import SamplingBatch
 from specdec.verify.checks import check_sampling
 from specdec.verify.types import OnBadRow, VerifyInput, VerifyOutput
@@ -29,10 +30,10 @@ class DeviceStep:
     sampling: SamplingBatch
 
     tokens: Tensor  # int32 [B, n_max + 1], filled with -1
-    accepted: Tensor  # int32 [B]
+    accepted: Tensor  # int32 [B], not filled
     bad_row: Tensor  # int32 [B], filled with -1: the first row, of the target, of each request that is no distribution
     probability: Tensor  # float32 [N], filled with NaN
-    alpha: Tensor | None  # float32 [N]; None: not asked for
+    alpha: Tensor | None  # float32 [N], not filled; None: not asked for
 
     @property
     def batch(self) -> int:
@@ -45,32 +46,48 @@ class DeviceStep:
 
 
 def begin(given: VerifyInput) -> DeviceStep:
-    """Under "raise" also checks sampling parameters, and so waits for the device."""
+    """Under "raise" also checks sampling parameters, and so waits for the device.
+
+    Raises SpecdecError where a CUDA graph is being captured: counts are the host's, and come by a copy from pinned
+    memory, which a graph would repeat with the numbers of the first step.
+    """
+    draft, counts, device = given.draft, given.counts, given.target_logits.device
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        raise SpecdecError(
+            "verify copies from the host, and cannot be captured in a CUDA graph: call it outside of one."
+        )
     if given.on_bad_row == "raise":
         check_sampling(given.sampling)
-    draft, counts = given.draft, given.counts
-    device, batch, n = given.target_logits.device, len(counts), draft.token_ids.shape[0]
-    # The shapes of the batch are known to the host. One copy, from pinned memory where there is a GPU: not waited for.
-    rows = torch.tensor([0, *(c + 1 for c in counts)], dtype=torch.int32).cumsum(0, dtype=torch.int32)
-    request = torch.arange(batch, dtype=torch.int32).repeat_interleave(rows.diff())
-    shape = torch.cat([rows, request])
-    if device.type != "cpu":
-        shape = shape.pin_memory().to(device, non_blocking=True)
+    batch, n = len(counts), draft.token_ids.shape[0]
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    first_row, request_of_row = _layout(tuple(counts), device, stream)
     return DeviceStep(
         target=given.target_logits,
-        first_row=shape[: batch + 1],
-        request_of_row=shape[batch + 1 :],
+        first_row=first_row,
+        request_of_row=request_of_row,
         token_ids=draft.token_ids.contiguous(),
         draft_logits=draft.logits,
         draft_stats=None if draft.row_stats is None else draft.row_stats.contiguous(),
         draft_rows=None if draft.rows is None or draft.logits is None else draft.rows.contiguous(),
         sampling=given.sampling,
         tokens=torch.full((batch, max(counts, default=0) + 1), -1, dtype=torch.int32, device=device),
-        accepted=torch.zeros(batch, dtype=torch.int32, device=device),
+        accepted=torch.empty(batch, dtype=torch.int32, device=device),
         bad_row=torch.full((batch,), -1, dtype=torch.int32, device=device),
         probability=torch.full((n,), torch.nan, device=device),
-        alpha=torch.zeros(n, device=device) if given.expected_acceptance else None,
+        alpha=torch.empty(n, device=device) if given.expected_acceptance else None,
     )
+
+
+@lru_cache(maxsize=32)
+def _layout(counts: tuple[int, ...], device: torch.device, stream: int) -> tuple[Tensor, Tensor]:
+    """first_row and request_of_row, which nobody writes. One copy, not waited for; kept, as from one step to the next
+    the counts are mostly the same, for the stream that the copy was ordered on."""
+    rows = torch.tensor([0, *(c + 1 for c in counts)], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+    request = torch.arange(len(counts), dtype=torch.int32).repeat_interleave(rows.diff())
+    both = torch.cat([rows, request])
+    if device.type != "cpu":
+        both = both.pin_memory().to(device, non_blocking=True)
+    return both[: len(rows)], both[len(rows) :]
 
 
 def end(step: DeviceStep, on_bad_row: OnBadRow) -> VerifyOutput:
@@ -81,3 +98,13 @@ def end(step: DeviceStep, on_bad_row: OnBadRow) -> VerifyOutput:
         if row >= 0:
             raise BadLogitsError(request, row)
     return VerifyOutput(step.tokens, step.accepted, step.alpha, step.probability)
+
+
+def check_drawn(is_bad: Tensor) -> None:
+    """After sample_draft under "raise": waits for the device. Raises BadLogitsError for the first row that is_bad.
+
+    is_bad: int32 [B], 1 where the request's row is no distribution, else 0.
+    """
+    for row, bad in enumerate(is_bad.tolist()):
+        if bad:
+            raise BadLogitsError(row, row, "draft")

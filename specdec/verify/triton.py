@@ -18,12 +18,11 @@ import triton.language as tl
 from torch import Tensor
 from triton.runtime.interpreter import InterpretedFunction
 
-from specdec.errors import BadLogitsError
 from specdec.kernels.triton import launches
 from specdec.kernels.triton.rows import NUM_FACTS
 from specdec.sampling import SamplingBatch
 from specdec.verify.checks import check_sampling
-from specdec.verify.device_step import DeviceStep, begin, end
+from specdec.verify.device_step import DeviceStep, begin, check_drawn, end
 from specdec.verify.reference import draft_purpose
 from specdec.verify.types import NUM_STATS, OnBadRow, VerifyInput, VerifyOutput
 
@@ -79,10 +78,8 @@ def sample_draft(logits: Tensor, sampling: SamplingBatch, step: int, on_bad_row:
                 tokens, stats, bad, draft_purpose(step), plan.scratch.stride(0), logits.stride(0), plan.vocab,
                 plan.tiles, TILE=TILE, TILES=_power_of_2(plan.tiles), num_warps=_FEW_WARPS,
             )  # fmt: skip
-    if on_bad_row == "raise" and batch:
-        found = bad.nonzero()
-        if len(found):
-            raise BadLogitsError(int(found[0, 0]), int(found[0, 0]), "draft")
+    if on_bad_row == "raise":
+        check_drawn(bad)
     return tokens, stats
 
 

@@ -10,7 +10,7 @@ import torch
 from specdec.errors import SpecdecError
 from specdec.verify import backends as usable
 from specdec.verify import cpu, reference
-from specdec.verify.backends import BACKENDS, _by_device, choose, problem_of
+from specdec.verify.backends import BACKENDS, _by_device, choose, fastest_first, problem_of
 
 CPU = torch.device("cpu")
 
@@ -26,6 +26,16 @@ def test_auto_takes_the_fastest_without_a_word():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert choose("auto", CPU) is cpu
+
+
+@pytest.mark.parametrize(
+    ("capability", "first"), [((8, 0), "cuda"), ((8, 9), "triton"), ((9, 0), "cuda"), ((10, 3), "triton")]
+)
+def test_float64_decides_between_gpu_backends(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], first: str):
+    """8.9 and 10.3 have few units for float64, in which cuda computes."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    names = fastest_first(torch.device("cuda", 1))
+    assert names[0] == first and set(names) == {"cuda", "triton", "reference"} and names[-1] == "reference"
 
 
 def test_auto_says_what_it_passes_over_and_why(monkeypatch: pytest.MonkeyPatch):

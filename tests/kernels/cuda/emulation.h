@@ -211,6 +211,11 @@ inline Device current_device() { return {132, 227 << 10, true}; }
 
 inline const char* use_device(int32_t) { return nullptr; }
 
+template <typename... Parameters>
+const char* problem_of(void (*)(Parameters...)) {
+  return nullptr;
+}
+
 inline const char* fill_zero(void* at, int64_t bytes, Stream) {
   std::memset(at, 0, static_cast<size_t>(bytes));
   return nullptr;

@@ -1,5 +1,6 @@
 """The installed library, and what only a GPU can show of it."""
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import torch
 from specdec.errors import SpecdecError
 from specdec.sampling import SamplingBatch
 from specdec.verify import Draft, backends, cuda, verify
+from specdec.verify.backends import FAST_FLOAT64, choose
 from specdec.verify.cuda import Kernels
 from tests.helpers.cases import Case, random_case
 from tests.kernels.subject import as_input
@@ -58,6 +60,25 @@ def test_an_error_of_cuda_is_raised_with_its_text():
     case = random_case(0, 20, 2)
     with pytest.raises(SpecdecError, match=r"could not run verify_token on cpu: .+"):
         Kernels(installed()).verify("verify_token", as_input(case))
+
+
+@needs_nvcc
+def test_a_gpu_on_which_it_cannot_run_is_a_problem(monkeypatch: pytest.MonkeyPatch):
+    """As with a driver older than the build's CUDA: torch sees a GPU, and the library cannot use it."""
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU, which runs it")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    cuda._problem_of.cache_clear()
+    try:
+        assert re.fullmatch(
+            r"its kernels cannot run on this GPU, says CUDA \(.*(driver|device).*\)", cuda.problem() or ""
+        )
+        assert "cuda" not in backends()
+    finally:
+        cuda._problem_of.cache_clear()
 
 
 def test_only_tensors_on_a_gpu_are_taken():
@@ -113,8 +134,14 @@ def test_the_current_stream_is_used():
 
 
 @needs_gpu
-def test_auto_takes_it():
+def test_auto_takes_it_where_float64_is_fast():
+    here = torch.device("cuda", torch.cuda.current_device())
+    is_fast = torch.cuda.get_device_capability() in FAST_FLOAT64
+    assert (choose("auto", here) is cuda) == is_fast
+
+
+@needs_gpu
+def test_a_graph_that_is_captured_says_so():
     case = on_gpu(random_case(3, 1000, 4))
-    auto = verify(case.target, case.draft, case.sampling)
-    assert torch.equal(auto.token_ids, verify(case.target, case.draft, case.sampling, backend="cuda").token_ids)
-    assert backends()[0] == "cuda"
+    with torch.cuda.graph(torch.cuda.CUDAGraph()), pytest.raises(SpecdecError, match="captured in a CUDA graph"):
+        verify(case.target, case.draft, case.sampling, backend="cuda", on_bad_row="repair")
