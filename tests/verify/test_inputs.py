@@ -68,12 +68,12 @@ def test_ids_outside_the_vocabulary_are_rejected(backend: str, token: int, with_
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 def test_inputs_are_never_written(backend: str, dtype: torch.dtype):
-    case = random_case(2, 100, 20, dtype)
+    case = random_case(2, 100, 3, dtype, counts=[2, 0, 1])
     tensors = [case.target, case.draft.logits, case.draft.token_ids, case.draft.row_stats]
     tensors += [getattr(case.sampling, name) for name in ("temperature", "top_k", "top_p", "min_p", "seed", "position")]
     before = [t.clone() for t in tensors]
     verify(case.target, case.draft, case.sampling, backend=backend, expected_acceptance=True)
-    sample_draft(case.target[:20], case.sampling, 0, backend=backend)
+    sample_draft(case.target[:3], case.sampling, 0, backend=backend)
     assert all(torch.equal(t, b) for t, b in zip(tensors, before, strict=True))
 
 

@@ -1,7 +1,10 @@
 """Triton's interpreter, quick enough for tests."""
 
 import inspect
+import sys
 from collections.abc import Callable
+from functools import cache
+from types import ModuleType
 from typing import Any
 
 import triton.language as tl
@@ -13,8 +16,12 @@ def patch_once() -> Callable[[], None]:
     takes most of its time: once per kernel does. Returns what undoes this."""
     original: Callable[[Any], Any] = interpreter._patch_lang
 
+    @cache
+    def language_of(module: str) -> list[ModuleType]:
+        return [m for m in vars(sys.modules[module]).values() if inspect.ismodule(m) and m in (tl, tl.core)]
+
     def patch(function: Any) -> Any:
-        modules = [m for m in function.__globals__.values() if inspect.ismodule(m) and m in (tl, tl.core)]
+        modules = language_of(function.__module__)
         if modules and not any(tl.core.is_builtin(m.load) for m in modules):
             return interpreter._LangPatchScope()  # nothing to restore
         return original(function)
