@@ -43,9 +43,9 @@ def reference(case: Case, method: str) -> VerifyOutput:
 
 @functools.cache  # the reference is slow, and the same for every instruction set
 def known_case(
-    method: str, seed: int, vocab: int, batch: int, dtype: torch.dtype, kind: str
+    method: str, seed: int, vocab: int, batch: int, dtype: torch.dtype, kind: str, scale: float = 3.0
 ) -> tuple[Case, str, VerifyOutput]:
-    case = random_case(seed, vocab, batch, dtype, kind)
+    case = random_case(seed, vocab, batch, dtype, kind, scale=scale)
     return case, method, reference(case, method)
 
 
@@ -85,14 +85,13 @@ def damaged(case: Case, seed: int) -> Case:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", METHODS)
 def test_mixed_batches(isa: str, method: str, kind: str, dtype: torch.dtype):
-    sizes = [(7, 100), (100, 60), (511, 20), (513, 20), (1024, 40), (4099, 8)]
+    sizes = [(7, 100), (100, 60), (511, 20), (513, 20), (1024, 12), (4099, 4)]
     cases = [known_case(method, seed, v, b, dtype, kind) for seed, (v, b) in enumerate(sizes)]
     assert sum(disagreements(*case) for case in cases) <= ALLOWED * sum(b for _, b in sizes)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("method", "kind"), [("token", "logits"), ("token", "one-hot"), ("block", "stats")])
 @pytest.mark.parametrize(("vocab", "batch", "dtype"), [(32001, 6, torch.float32), (151936, 2, torch.bfloat16)])
-@pytest.mark.parametrize("method", METHODS)
 def test_large_vocabularies(method: str, vocab: int, batch: int, dtype: torch.dtype, kind: str):
     """Two threads; rounded logits bring thousands of ties."""
     torch.set_num_threads(2)
@@ -104,7 +103,7 @@ def test_large_vocabularies(method: str, vocab: int, batch: int, dtype: torch.dt
 def test_flat_and_saturated_rows(isa: str, method: str, scale: float):
     """Flat rows: all tied, exp sums of equal terms. Saturated: weights underflow, p - q is mostly rounding."""
     for kind in KINDS:
-        assert disagreements(random_case(5, 1000, 20, torch.float32, kind, scale=scale), method) == 0
+        assert disagreements(*known_case(method, 5, 1000, 20, torch.float32, kind, scale)) == 0
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.01, 1.0])

@@ -112,8 +112,10 @@ def some_point_masses(draft: Draft) -> None:
     draft.row_stats.view(-1, DRAFTS, 4)[::5] = 0.0
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize("change", [None, without_statistics, some_point_masses])
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [*((name, None) for name in SETTINGS), ("filters", without_statistics), ("filters", some_point_masses)],
+)
 def test_joint_law_over_several_steps(name: str, change: Callable[[Draft], None] | None):
     result = fit(generate(requests(**SETTINGS[name]), change), **SETTINGS[name])
     assert result.p_value > LEVEL, result
