@@ -1,4 +1,4 @@
-"""Runs one real vLLM engine in a process of its own, for the tests: JSON in on stdin, JSON out to the file named there.
+"""Runs one real vLLM engine, in a process of its own (forks.py): a call in, JSON out to the file named there.
 
     {"engine": {LLM arguments}, "fault": null | name in faults.py, "output": path,
      "jobs": [{"prompts": [[ids]], "repeat": 1, "params": {...}}]}
@@ -6,24 +6,15 @@ All jobs of a call share one batch, so requests with different parameters run si
 """
 
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 
-
-def main() -> None:
-    call = json.loads(sys.stdin.read())
+def main(call: dict[str, Any]) -> None:
     from vllm import LLM, SamplingParams
 
     if call.get("fault"):
-        sys.path.insert(0, str(Path(__file__).parent))
-        import faults
+        from tests.engines.vllm import faults
 
         faults.plant(call["fault"])
     llm = LLM(**call["engine"])
@@ -94,7 +85,3 @@ def own_metrics() -> dict[str, float]:
         for sample in family.samples
         if sample.name.startswith("specdec_") and "le" not in sample.labels
     }
-
-
-if __name__ == "__main__":
-    main()

@@ -2,17 +2,26 @@
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[3]
+import torch
+
+from tests.engines.vllm.forks import ROOT, Forks
+
 MODEL = ROOT / "examples" / "tiny-lm" / "model"
 HEAD = ROOT / "examples" / "tiny-lm" / "head"
-CHILD = Path(__file__).with_name("child.py")
+CHILD = "tests.engines.vllm.child:main"
+ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+}
+# A process that might have looked for GPUs must not be forked.
+FORKS = Forks([] if torch.cuda.is_available() else ["vllm", "vllm.v1.worker.cpu_worker"], ENVIRONMENT)
 
 # float32: one and the same distribution whatever the batch's shape, so that comparisons are sharp.
 BASE: dict[str, Any] = {
@@ -65,11 +74,11 @@ def run_child(engine: dict[str, Any], jobs: list[dict[str, Any]], fault: str | N
     return ask_child({"engine": {**BASE, **engine}, "jobs": jobs, "fault": fault}, **env)
 
 
-def ask_child(call: dict[str, Any], child: Path = CHILD, **env: str) -> Outcome:
-    """What the script `child` answers to a call, to which the place for its answer is added."""
+def ask_child(call: dict[str, Any], child: str = CHILD, forks: Forks = FORKS, **env: str) -> Outcome:
+    """What the function `child` answers to a call, to which the place for its answer is added."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "out.json"
-        done = _start({**call, "output": str(path)}, env, child)
+        done = forks.run(child, {**call, "output": str(path)}, **env)
         assert done.returncode == 0, f"the engine failed:\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
         return Outcome(**json.loads(path.read_text()))
 
@@ -77,18 +86,6 @@ def ask_child(call: dict[str, Any], child: Path = CHILD, **env: str) -> Outcome:
 def fail_child(engine: dict[str, Any], fault: str | None = None, **env: str) -> str:
     """What a child that must not start says (stderr); fails the test if it starts after all."""
     call = {"engine": {**BASE, **engine}, "jobs": [], "fault": fault, "output": os.devnull}
-    done = _start(call, env)
+    done = FORKS.run(CHILD, call, **env)
     assert done.returncode != 0, "the engine started although it should have refused"
     return done.stderr
-
-
-def _start(call: dict[str, Any], env: dict[str, str], child: Path = CHILD) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(child)],
-        input=json.dumps(call),
-        capture_output=True,
-        text=True,
-        timeout=900,
-        env={**os.environ, **env},
-        check=False,
-    )

@@ -6,25 +6,19 @@ The requests to break off are further ones, with the settings of the first job.
 """
 
 import json
-import sys
 from collections.abc import Iterator
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[4]))
-
+from tests.engines.vllm.child import logprobs_of, own_metrics, typed
 from tests.engines.vllm.v2 import interpreter
 
 
-def main() -> None:
-    call = json.loads(sys.stdin.read())
-    interpreter.enable_kernels()
+def main(call: dict[str, Any]) -> None:
     if call["asynchronous"]:
         interpreter.schedule_asynchronously()
     from vllm import LLM
-
-    from tests.engines.vllm.child import own_metrics
 
     parts = count_parts(call["workspace"])
 
@@ -69,8 +63,6 @@ def run(llm: Any, jobs: list[dict], aborts: int) -> list[list[dict]]:
     """All jobs of a call side by side; a request to break off comes in whenever another one has ended."""
     from vllm import SamplingParams
 
-    from tests.engines.vllm.child import logprobs_of, typed
-
     engine = llm.llm_engine
     owner: dict[str, int] = {}
     results: list[list[dict]] = [[] for _ in jobs]
@@ -107,11 +99,5 @@ def run(llm: Any, jobs: list[dict], aborts: int) -> list[list[dict]]:
 def further(job: dict, count: int) -> Iterator[tuple[str, dict, Any]]:
     from vllm import SamplingParams
 
-    from tests.engines.vllm.child import typed
-
     for number, ids in zip(range(count), cycle(job["prompts"]), strict=False):
         yield f"abort-{number}", {"prompt_token_ids": ids}, SamplingParams(**{**typed(job["params"]), "max_tokens": 64})
-
-
-if __name__ == "__main__":
-    main()

@@ -1,11 +1,12 @@
 """Starting real engines with vLLM's V2 model runner, each in a process of its own."""
 
-from pathlib import Path
 from typing import Any
 
 from tests.engines.vllm.engine import BASE, Outcome, ask_child
+from tests.engines.vllm.forks import Forks
+from tests.engines.vllm.v2.interpreter import ENVIRONMENT
 
-CHILD = Path(__file__).with_name("child.py")
+FORKS = Forks(["tests.engines.vllm.v2.interpreter:enable_kernels", "vllm", "vllm.v1.worker.cpu_worker"], ENVIRONMENT)
 
 
 def run_v2(
@@ -17,4 +18,5 @@ def run_v2(
 ) -> Outcome:
     """As run_child, in the V2 runner; see child.py for aborts and workspace."""
     how = {"asynchronous": asynchronous, "aborts": aborts, "workspace": workspace}
-    return ask_child({"engine": {**BASE, **engine}, "jobs": jobs, **how}, child=CHILD)
+    call = {"engine": {**BASE, **engine}, "jobs": jobs, **how}
+    return ask_child(call, "tests.engines.vllm.v2.child:main", FORKS)
