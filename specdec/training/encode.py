@@ -56,6 +56,8 @@ class Encoder:
     def __init__(self, tokenizer: Any, reading: Reading = USUAL_READING) -> None:
         self.tokenizer, self.reading = tokenizer, reading
         self.start = start_token(tokenizer)
+        unknown = getattr(tokenizer, "unk_token_id", None)
+        self.unknown = -1 if unknown is None else unknown
         self.template = ChatTemplate(tokenizer, reading.chat_template)
         if reading.loss_on == "assistant" and not getattr(tokenizer, "is_fast", True):
             raise SpecdecError(
@@ -64,10 +66,15 @@ class Encoder:
 
     def __call__(self, documents: Iterable[Document]) -> Iterator[Encoded]:
         """Raises SpecdecError, naming the document: ids beyond the vocabulary, a chat that cannot be rendered,
-        nothing that tells the assistant's tokens from others where only they count."""
+        nothing that tells the assistant's tokens from others where only they count. At the end: text of which most is
+        unknown to the tokenizer."""
+        seen = unknown = 0
         for batch in _batches(documents):
             texts = [self._text(d) for d in batch if not isinstance(d.content, Tokens)]
-            of_texts = iter(self._tokenize([text for text, _ in texts], [spans for _, spans in texts]))
+            tokenized = self._tokenize([text for text, _ in texts], [spans for _, spans in texts])
+            seen += sum(len(e.ids) for e in tokenized)
+            unknown += sum(int((e.ids == self.unknown).sum()) for e in tokenized)
+            of_texts = iter(tokenized)
             for document in batch:
                 content = document.content
                 encoded = self._tokens(document, content) if isinstance(content, Tokens) else next(of_texts)
@@ -75,6 +82,11 @@ class Encoder:
                     encoded = Encoded(np.concatenate([[self.start], encoded.ids]).astype(np.int32))
                 self._check_ids(encoded.ids, document)
                 yield encoded
+        if unknown > seen / 2:
+            raise SpecdecError(
+                f"{unknown:,} of the text's {seen:,} tokens are unknown to the target's tokenizer "
+                f"({self.tokenizer.unk_token}): give text in a language and script that the target knows"
+            )
 
     def prompt(self, document: Document) -> list[int]:
         """Token ids of a chat up to where the assistant answers last."""

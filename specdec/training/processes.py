@@ -12,7 +12,12 @@ from typing import cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    InitProcessGroupKwargs,
+    patch_environment,
+)
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -21,7 +26,7 @@ from specdec.errors import SpecdecError
 from specdec.heads.module import MTPHead
 
 PATIENCE = timedelta(days=1)  # the first process may fill a cache of hidden states while the others wait for it
-_KNOWN = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.FSDP)
+_KNOWN = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
 class Processes:
@@ -29,19 +34,23 @@ class Processes:
 
     def __init__(self, device: str = "auto") -> None:
         """device: auto (a GPU where there is one), cpu or cuda. SpecdecError: the launcher wants other things."""
-        # Precision is the settings' dtype: chains are cast alike in training and evaluation (see run_states).
-        self.accelerator = Accelerator(
-            cpu=device == "cpu" or not torch.cuda.is_available(),
-            mixed_precision="no",
-            kwargs_handlers=[
-                InitProcessGroupKwargs(timeout=PATIENCE),
-                DistributedDataParallelKwargs(broadcast_buffers=False),  # a head's buffers never change
-            ],
-        )
+        fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("true", "1")
+        # Else transformers would leave the target empty on all processes but the first.
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+        # Accelerate shards on GPUs alone, and layer by layer. `wrap` does it on any device, and not twice.
+        with patch_environment(ACCELERATE_USE_FSDP="false"):
+            # Precision is the settings' dtype: chains are cast alike in training and evaluation (see run_states).
+            self.accelerator = Accelerator(
+                cpu=device == "cpu" or not torch.cuda.is_available(),
+                mixed_precision="no",
+                kwargs_handlers=[
+                    InitProcessGroupKwargs(timeout=PATIENCE),
+                    DistributedDataParallelKwargs(broadcast_buffers=False),  # a head's buffers never change
+                ],
+            )
         self.device, self.count = self.accelerator.device, self.accelerator.num_processes
         self.rank, self.is_main = self.accelerator.process_index, self.accelerator.is_main_process
-        # The launcher's own variable: Accelerate itself knows FSDP on GPUs alone, while PyTorch's works on CPUs too.
-        self.sharded = self.count > 1 and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("true", "1")
+        self.sharded = fsdp and self.count > 1
         if self.accelerator.distributed_type not in _KNOWN:
             kind = self.accelerator.distributed_type.value
             raise SpecdecError(f"accelerate launch asks for {kind}: use DDP (--multi_gpu) or FSDP (--use_fsdp)")

@@ -201,10 +201,10 @@ class Trainer:
         return {"data": self.batches.stream.fingerprint, "target": self.target.fingerprint}
 
     def _whole_head(self) -> MTPHead:
-        """The head as one process has it."""
+        """The head as one process has it, on the device."""
         if not self.processes.sharded:
             return self.head
-        head = MTPHead(self.head.config)
+        head = MTPHead(self.head.config).to(self.processes.device)
         head.load_state_dict(whole(self.head.state_dict()))
         return head
 

@@ -24,7 +24,9 @@ class Run:
         passes ten times as fast for all but the first."""
         self.log = log
         shared = {"WORLD_SIZE": str(len(commands)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-        shared |= {"LOCAL_WORLD_SIZE": str(len(commands)), "ACCELERATE_USE_FSDP": str(sharded).lower()}
+        shared["LOCAL_WORLD_SIZE"] = str(len(commands))
+        if sharded:  # as `accelerate launch --use_fsdp` sets them
+            shared |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}
         self.processes = []
         for rank, command in enumerate(commands):
             own = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} if len(commands) > 1 else {}

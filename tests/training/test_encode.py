@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from specdec.errors import SpecdecError
 from specdec.training.encode import Encoder, Reading
@@ -144,3 +145,12 @@ def test_a_template_cannot_reach_files_or_python(chat_encoder):
     """transformers runs templates in a sandbox; what leads out of it must end as a sentence, not as an action."""
     for template in ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "{% include '/etc/passwd' %}"):
         fails(chat_encoder(template), CHAT, "cannot render line 1")
+
+
+def test_text_that_the_tokenizer_does_not_know():
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "<s>": 1, "ab": 2}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    encoder = Encoder(PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", unk_token="<unk>"))
+    assert [e.ids.tolist() for e in encode(encoder, "ab не", Tokens([0, 0]))] == [[1, 2, 0], [1, 0, 0]]
+    with pytest.raises(SpecdecError, match=r"3 of the text's 5 tokens are unknown to the target's tokenizer \(<unk>\)"):
+        encode(encoder, "ab не знает", "не ab")

@@ -1,5 +1,6 @@
 """Whole runs of `specdec train` on tiny targets: learning, resuming, and every way to be asked for the impossible."""
 
+import importlib.util
 import json
 
 import pytest
@@ -10,9 +11,9 @@ from typer.testing import CliRunner
 
 from specdec.commands.train import train
 from specdec.errors import SpecdecError
-from specdec.heads import load_head
+from specdec.heads import HeadConfig, MTPHead, load_head, save_head
 from specdec.training.trainer import Trainer
-from tests.helpers.tiny_models import FAMILIES, make_target, write_text
+from tests.helpers.tiny_models import FAMILIES, make_config, make_target, write_text
 
 app = typer.Typer()
 app.command()(train)
@@ -143,8 +144,9 @@ def test_budget_in_minutes(folder, tmp_path):
         (["--lr", 0], "--lr must be above 0"),
         (["--seq-len", 4], "--seq-len 4 is too short"),
         (["--batch-tokens", 8], "--batch-tokens 8 is less than --seq-len 32"),
+        (["--accumulate", 0], "--accumulate must be above 0"),
+        (["--seed", -1], "--seed must be 0 or above"),
         (["--warmup", 1.5], "--warmup 1.5"),
-        (["--seq-len", 256, "--batch-tokens", 256], "at most 128 positions"),
         (["--init-from", "/nowhere"], "there is no head at /nowhere"),
         (["--eval-data", "/nowhere"], "there is no data at /nowhere"),
         (["--model", "/nowhere"], "there is no model at /nowhere"),
@@ -159,11 +161,25 @@ def test_impossible_options(folder, tmp_path, options, text):
 def test_bad_data_and_outputs(folder, tmp_path, monkeypatch):
     (folder / "empty").mkdir(exist_ok=True)
     fails(run(folder, tmp_path / "head", data="empty"), "holds no text")
-    monkeypatch.setattr("specdec.training.target.Target.__init__", None)  # outputs are checked before the model is read
+    monkeypatch.setattr("specdec.training.target.Target.__init__", None)  # all this before the model is read
     (tmp_path / "file").write_text("")
     fails(run(folder, tmp_path / "file"), "cannot write to")
     fails(run(folder, tmp_path / "file" / "below"), "cannot write to")
     fails(run(folder, "/proc/head"), "cannot write to /proc/head")
+    fails(run(folder, tmp_path / "head", "--seq-len", 256, "--batch-tokens", 256), "at most 128 positions")
+    save_head(MTPHead(HeadConfig.for_target(make_config(hidden_size=16, head_dim=4))), tmp_path / "narrow")
+    fails(run(folder, tmp_path / "head", "--init-from", tmp_path / "narrow"), "its hidden size is 16, the target's is")
+
+
+def test_missing_packages(folder, tmp_path, monkeypatch):
+    found = importlib.util.find_spec
+    for absent, text in (
+        ({"tensorboard"}, "or give --no-tensorboard"),
+        ({"accelerate", "tensorboard"}, "accelerate and"),
+    ):
+        present = {name: found(name) for name in ("transformers", "accelerate", "tensorboard") if name not in absent}
+        monkeypatch.setattr(importlib.util, "find_spec", present.get)
+        fails(run(folder, tmp_path / "head"), text)
 
 
 def test_a_broken_model_folder(folder, tmp_path):
