@@ -14,9 +14,12 @@ pytest.importorskip("vllm")
 
 from vllm.v1.spec_decode.metadata import SpecDecodeMetadata
 
+from specdec.drafting import NEUTRAL, DraftScales, running
 from specdec.engines.vllm.drafts import DraftStore
 from specdec.engines.vllm.requests import Admissions, RequestTable
 from specdec.engines.vllm.verifier import Verifier
+from specdec.sampling import SamplingBatch
+from specdec.verify import Draft
 from tests.engines.vllm.meta import META, meta
 
 V, N = 50, 3
@@ -95,6 +98,14 @@ def test_a_verify_step(counts: list[int] | None, logprobs: int | None, method: s
 def test_draft_rows_under_a_bound() -> None:
     kept = store_of(REQUESTS, 2).take(REQUESTS, [3] * 4)
     assert kept is not None and kept.rows.shape == (12,) and kept.lost == 6
+
+
+def test_draft_scales_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "EVERY", 1)
+    scales, counts = DraftScales(NEUTRAL, META, follow=True), [2, 0, 3, 1]
+    draft = Draft(meta(6), counts, rows(12), meta(12, 4, dtype=torch.float64), meta(6))
+    scales.look(rows(10), draft, SamplingBatch.uniform(4, device=META), meta(4), "without-kernels")
+    assert scales.of(meta(4)).shape == (4,)
 
 
 def test_reading_a_value_would_show() -> None:

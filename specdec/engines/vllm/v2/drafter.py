@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from specdec.drafting import DraftScales
+from specdec.engines.vllm.shared import scaled_logits
 from specdec.engines.vllm.v2.rows import DraftRows
 from specdec.engines.vllm.v2.slots import SlotTable
 from specdec.errors import SpecdecError
@@ -24,8 +26,12 @@ SEQUENTIAL = ("MTPSpeculator", "EagleSpeculator", "MultiModuleMTPSpeculator")
 class Drafter:
     """Draws with the request's own temperature, filters and seed, from the very rows that it keeps."""
 
-    def __init__(self, speculator: Any, slots: SlotTable, rows: DraftRows, backend: str):
+    def __init__(
+        self, speculator: Any, slots: SlotTable, rows: DraftRows, backend: str, scales: DraftScales | None = None
+    ):
+        """scales None: all are 1."""
         self._speculator, self._slots, self._rows, self._backend = speculator, slots, rows, backend
+        self._scales = scales
         names = inspect.signature(type(speculator).sample_draft).parameters
         # vLLM names a draw by the position before the drawn token; older versions by the last input token's, one less.
         self._ahead = 1 if "sample_src_positions" in names else 2
@@ -47,17 +53,19 @@ class Drafter:
         positions [B]: see `_ahead`; draft_step [] int64: 0 for a step's first draft. vLLM's own temperature, seeds and
         cache are not used.
         """
-        logits = self._logits(hidden_states, spec_step_idx)
+        scale = None if self._scales is None else self._scales.of(self._slots.draft_place[idx_mapping])
+        logits = self._logits(hidden_states, spec_step_idx, scale)
         begins = positions.to(torch.int64) + self._ahead - draft_step  # the position of the step's first draft
         sampling = self._slots.sampling(idx_mapping, begins + (draft_step << 32))
         token_ids, stats = sample_draft(logits, sampling, 0, self._backend, on_bad_row="repair")
         self._rows.write(idx_mapping, draft_step, begins, logits, stats)
         return token_ids.to(torch.int64)
 
-    def _logits(self, hidden_states: Tensor, step: int) -> Tensor:
+    def _logits(self, hidden_states: Tensor, step: int, scale: Tensor | None) -> Tensor:
         """[B, V] as they will be kept: in another dtype they would be another distribution."""
-        compute = getattr(self._speculator, "compute_draft_logits", None)
-        logits = compute(hidden_states, step) if compute else self._speculator.model.compute_logits(hidden_states)
+        model, by_step = self._speculator.model, getattr(self._speculator, "compute_draft_logits", None)
+        compute = (lambda hidden: by_step(hidden, step)) if by_step else model.compute_logits
+        logits = scaled_logits(model, hidden_states, scale, compute)
         vocab_size = self._rows.logits.shape[-1]
         if logits.shape[-1] != vocab_size:
             raise SpecdecError(

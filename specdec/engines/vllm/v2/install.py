@@ -9,9 +9,10 @@ from vllm.v1.worker.gpu.sample.sampler import Sampler
 from vllm.v1.worker.gpu.spec_decode.rejection_sampler import RejectionSampler
 
 from specdec.config import Settings
+from specdec.drafting import DraftScales
 from specdec.engines.vllm.figures import Reporter
 from specdec.engines.vllm.patches import require
-from specdec.engines.vllm.shared import admissions_of, kept_requests, make_counters
+from specdec.engines.vllm.shared import admissions_of, draft_scales_of, kept_requests, make_counters
 from specdec.engines.vllm.v2.drafter import SEQUENTIAL, Drafter
 from specdec.engines.vllm.v2.rows import DraftRows
 from specdec.engines.vllm.v2.slots import SlotTable
@@ -33,6 +34,7 @@ class V2Adapter:
         _check_runner(runner)
         self._runner, self._settings, self._count = runner, settings, count
         self._slots = SlotTable(admissions_of(runner), runner.max_num_reqs, runner.device)
+        self._scales: DraftScales | None = None
         self._rows = self._install_drafter()
 
     def _install_drafter(self) -> DraftRows | None:
@@ -49,7 +51,8 @@ class V2Adapter:
         speculator.draft_logits = None  # vLLM's own: let go first, or its memory would be taken twice
         rows = DraftRows(runner.max_num_reqs, n, runner.vocab_size, dtype, runner.device, bound)
         backend = self._settings.verify.backend
-        speculator.sample_draft = Drafter(speculator, self._slots, rows, backend).sample
+        self._scales = draft_scales_of(runner, self._settings)
+        speculator.sample_draft = Drafter(speculator, self._slots, rows, backend, self._scales).sample
         speculator.draft_logits = rows.logits  # that there is one means "probabilistic"
         if runner.device.type != "cpu" and choose(backend, runner.device) is BACKENDS.get("reference"):
             logger.warning("specdec: the reference backend waits for the device, so drafting uses no CUDA graphs")
@@ -68,7 +71,9 @@ class V2Adapter:
         require(
             "Sampler", dir(runner.sampler), "sampling_states", "req_states", "logprob_token_ids_state", "compute_nans"
         )
-        verifier = Verifier(runner.sampler, self._slots, self._rows, settings.verify, reports=self._count)
+        verifier = Verifier(
+            runner.sampler, self._slots, self._rows, settings.verify, reports=self._count, scales=self._scales
+        )
         runner.sampler = runner.rejection_sampler = verifier
         counters = make_counters(runner) if settings.metrics.enabled and self._count else None
         return Reporter(verifier.take_figures, counters)

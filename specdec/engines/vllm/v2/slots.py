@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from specdec.drafting import GREEDY_PLACE
 from specdec.engines.vllm.requests import Admissions, RequestSampling
 from specdec.engines.vllm.upload import to_device
 from specdec.sampling import SamplingBatch
@@ -21,6 +22,8 @@ class SlotTable:
     def __init__(self, admissions: Admissions, num_slots: int, device: torch.device):
         self._admissions, self._device = admissions, device
         self.columns = SamplingBatch.uniform(num_slots + 1, temperature=0.0, seed=0, device=device)
+        # Where a request's draft scale stands in DraftScales.values; for padding, with the greedy ones.
+        self.draft_place = torch.full((num_slots + 1,), GREEDY_PLACE, dtype=torch.int64, device=device)
         self.has_grammar = torch.zeros(num_slots + 1, dtype=torch.bool, device=device)
         self._new: dict[int, RequestSampling] = {}
         self._batch: tuple[np.ndarray, SamplingBatch] | None = None
@@ -39,6 +42,7 @@ class SlotTable:
             if field.name != "position":
                 column = getattr(self.columns, field.name)
                 column.index_copy_(0, slots, self._upload([getattr(r, field.name) for r in requests], column.dtype))
+        self.draft_place.index_copy_(0, slots, self._upload([r.draft_place for r in requests], torch.int64))
         self.has_grammar.index_copy_(0, slots, self._upload([r.has_grammar for r in requests], torch.bool))
         self._new = {}
         self._batch = None

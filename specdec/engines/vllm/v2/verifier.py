@@ -14,6 +14,7 @@ from vllm.v1.worker.gpu.metrics.logits import get_num_nans
 from vllm.v1.worker.gpu.sample.output import SamplerOutput
 
 from specdec.config import VerifySettings
+from specdec.drafting import DraftScales
 from specdec.engines.vllm.figures import Figures
 from specdec.engines.vllm.v2.batch import Layouts, Step, num_drafts
 from specdec.engines.vllm.v2.logits import LogprobsWanted, Processors, joined_logprobs, logprobs_of, logprobs_wanted
@@ -31,12 +32,17 @@ class Verifier:
     """sampler: vLLM's own Sampler, whose state and processors stay in use: what is not defined here is asked of it.
 
     rows None: drafts are one-hot. reports: whether figures are wanted; `take_figures` has those of the last step.
+    scales None: drafts are not scaled.
     """
 
     enable_adaptive_verification = False  # asked of a rejection sampler; refused by install.py
 
-    def __init__(self, sampler: Any, slots: SlotTable, rows: DraftRows | None, settings: VerifySettings, reports: bool):
+    def __init__(
+        self, sampler: Any, slots: SlotTable, rows: DraftRows | None, settings: VerifySettings, reports: bool,
+        scales: DraftScales | None = None,
+    ):  # fmt: skip
         self._sampler, self._slots, self._rows, self._reports = sampler, slots, rows, reports
+        self._scales = scales
         self._method, self._backend = settings.method, settings.backend
         self._processors = Processors(sampler)
         self._prefill_len = sampler.req_states.prefill_len  # its `gpu` is another tensor from one step to the next
@@ -117,6 +123,8 @@ class Verifier:
         processed = self._processors(logits, step)
         draft, lost = self._drafts(step, invalid_drafts)
         out = verify(processed, draft, sampling, method=self._method, backend=self._backend, on_bad_row="repair")
+        if self._scales is not None:
+            self._scales.look(processed, draft, sampling, self._slots.draft_place[step.slots], self._backend)
         if wanted is None:
             return out, lost, None
         return out, lost, logprobs_of(wanted, out.token_ids, logits, processed, sampling, step, self._sampler)

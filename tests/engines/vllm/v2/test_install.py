@@ -41,9 +41,10 @@ def test_vllms_cache_of_draft_logits_is_gone_before_ours_is_made(monkeypatch: py
     monkeypatch.setattr(install, "_check_combination", lambda runner: None)
     monkeypatch.setattr(install, "_check_runner", lambda runner: None)
     model = SimpleNamespace(dtype=torch.float32, seed=0, served_model_name="tiny", get_vocab_size=lambda: V)
+    speculative = SimpleNamespace(draft_sample_method="probabilistic", draft_model_config=SimpleNamespace(model="none"))
     runner = SimpleNamespace(
         speculator=speculator, model_config=model, parallel_config=SimpleNamespace(data_parallel_index=0),
-        speculative_config=SimpleNamespace(draft_sample_method="probabilistic"), num_speculative_steps=N,
+        speculative_config=speculative, num_speculative_steps=N,
         max_num_reqs=SLOTS, vocab_size=V, device=torch.device("cpu"),
     )  # fmt: skip
     adapter = install.V2Adapter(runner, Settings(), count=False)

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from specdec.conformance.statistics import LEVEL, chi_square
+from specdec.drafting import BUCKETS, bucket_of
 from specdec.sampling import filtered_logits
 from tests.engines.vllm.v2.toy import LENGTH, STARTS, Result, V, tables
 
@@ -23,8 +24,13 @@ FILTERED = {"temperature": 0.8, "top_k": 4, "top_p": 0.9, "min_p": 0.05}
 WIDE = {"temperature": 1.2, "top_k": 3}
 CASES = {
     "token": {"settings": FILTERED},
-    "block": {"settings": WIDE, "method": "block"},
-    "bound on kept rows": {"settings": WIDE, "places": 10},
+    "block": {"settings": WIDE, "method": "block", "draft_scale": 1.5},
+    "bound on kept rows": {"settings": WIDE, "places": 10, "draft_scale": 0.5},
+    "rows kept as they were before they were scaled": {
+        "settings": WIDE,
+        "fault": "rows kept as they were before they were scaled",
+        "draft_scale": 0.5,
+    },
     "rows by place in the batch": {"settings": WIDE, "fault": "rows by place in the batch"},
     "one number for all drafts": {"settings": WIDE, "fault": "one number for all drafts"},
     "rows of an earlier step": {"settings": WIDE, "fault": "rows of an earlier step"},
@@ -81,6 +87,13 @@ def test_the_law_is_the_targets(name: str, results: dict[str, Result]) -> None:
 @pytest.mark.parametrize("name", [name for name in CASES if name not in RIGHT])
 def test_planted_faults_are_caught(name: str, results: dict[str, Result]) -> None:
     assert p_value(results[name], CASES[name]["settings"]) < LEVEL
+
+
+def test_draft_scales_follow_the_requests_without_a_seed(results: dict[str, Result]) -> None:
+    """Down from the head's stored scales, which are too sharp; those of the seeded half stay."""
+    scales, place = results["block"].draft_scales, bucket_of(**WIDE)
+    assert scales[: len(BUCKETS)] == [1.5] * len(BUCKETS)
+    assert place is not None and scales[len(BUCKETS) + place] < 1.4
 
 
 def test_requests_find_their_own_rows(results: dict[str, Result]) -> None:

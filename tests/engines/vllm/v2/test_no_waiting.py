@@ -58,6 +58,8 @@ def test_a_verify_step(
 
 def test_drawing_drafts() -> None:
     class Speculator:
+        model = None
+
         def sample_draft(self, hidden_states: Tensor, sample_src_positions: Tensor) -> Tensor:
             raise AssertionError("the drafter stands in its place")
 

@@ -33,6 +33,7 @@ class Case:
     fault: str | None = None
     requests: int = 2500
     places: int | None = None  # bound on kept requests
+    draft_scale: float | None = None  # the head's stored one, at all temperatures; those of some requests go on from it
     settings: dict[str, Any] = field(default_factory=dict)  # SamplingParams
 
 
@@ -44,6 +45,7 @@ class Result:
     drafts: int
     lost: int
     unfinished_emitted: int  # tokens that came out of chunks before a prompt's last one
+    draft_scales: list[float]  # at the end, DraftScales.values
 
 
 @dataclass
@@ -67,6 +69,8 @@ def tables() -> tuple[Tensor, Tensor]:
 class ToySpeculator:
     """Hidden states are the last tokens."""
 
+    model = None
+
     def __init__(self, table: Tensor):
         self._table = table
 
@@ -86,6 +90,7 @@ class Toy:
         from vllm.v1.worker.gpu.states import RequestState
 
         from specdec.config import VerifySettings
+        from specdec.drafting import BUCKETS, Calibration, DraftScales, running
         from specdec.engines.vllm.requests import Admissions
         from specdec.engines.vllm.v2.drafter import Drafter
         from specdec.engines.vllm.v2.rows import DraftRows
@@ -99,12 +104,17 @@ class Toy:
         self.buffers = InputBuffers(SLOTS, 512, device)
         self.slots = SlotTable(Admissions(1, V), SLOTS, device)
         self.rows = DraftRows(SLOTS, N, V, torch.float32, device, case.places)
-        self.drafter = Drafter(ToySpeculator(draft), self.slots, self.rows, "auto")
+        scales = None
+        running.EVERY = 2  # or these few steps would not move a scale
+        if case.draft_scale is not None:
+            scales = DraftScales(Calibration((case.draft_scale,) * len(BUCKETS)), device, follow=True)
+        self.scales = scales
+        self.drafter = Drafter(ToySpeculator(draft), self.slots, self.rows, "auto", scales)
         sampler = Sampler(SimpleNamespace(reasoning_config=None), SLOTS, V, device, self.states)
         settings = VerifySettings(method=case.method)
-        self.verifier = Verifier(sampler, self.slots, self.rows, settings, reports=True)
+        self.verifier = Verifier(sampler, self.slots, self.rows, settings, reports=True, scales=scales)
         self.admitted = 0
-        self.result = Result([], [], 0, 0, 0, 0)
+        self.result = Result([], [], 0, 0, 0, 0, [])
         plant(case.fault, self)
 
     def admit(self, request: Request) -> None:
@@ -133,6 +143,8 @@ class Toy:
             self.verifier.apply_staged_writes()
             self.step([r for r in running if self.random.random() < 0.8])
             running = [r for r in running if not self._over(r, waiting)]
+        if self.scales is not None:
+            self.result.draft_scales = self.scales.values.tolist()
         return self.result
 
     def _new(self) -> Request:
@@ -243,6 +255,9 @@ def plant(fault: str | None, toy: Toy) -> None:
     if fault == "one number for all drafts":
         sampling = toy.slots.sampling
         toy.slots.sampling = lambda slots, position: sampling(slots, position & (2**32 - 1))
+    if fault == "rows kept as they were before they were scaled":
+        write, scale = toy.rows.write, toy.case.draft_scale
+        toy.rows.write = lambda slots, step, at, logits, stats: write(slots, step, at, logits / scale, stats)
     if fault == "rows of an earlier step":
         toy.rows.write = _every_other_call(toy.rows.write)
         toy.rows.find = lambda slots, step, position: (SLOTS - 1 - slots) * N + step
