@@ -9,6 +9,7 @@ import typer
 from specdec.commands.data_options import DATA, ChatTemplate, MessagesField, TextField
 from specdec.commands.train_progress import console, show_filling, show_training
 from specdec.errors import SpecdecError
+from specdec.training.robust import ROBUST
 
 
 def train(
@@ -42,6 +43,15 @@ def train(
     top_p: Annotated[float, typer.Option(help="Likewise; 1: off.")] = 1.0,
     min_p: Annotated[float, typer.Option(help="Likewise; 0: off.")] = 0.0,
     filtered: Annotated[float, typer.Option(help="That share.")] = 0.25,
+    kl_weight: Annotated[float, typer.Option(help="Add so much of KL(p || q) at temperature 1 to the loss.")] = 0.0,
+    robust: Annotated[
+        bool,
+        typer.Option(
+            "--robust",
+            help="One head for all temperatures and filters: --loss e2e-tv --temperatures 0.9 2.0 --top-p 0.95 "
+            "--filtered 0.25 --kl-weight 0.15.",
+        ),
+    ] = False,
     labels: Annotated[str, typer.Option(help="For ce: the text's tokens, or tokens sampled from the target.")] = "text",
     weighting: Annotated[
         str | None,
@@ -102,7 +112,9 @@ def train(
 
         accelerate launch --multi_gpu --num_processes 4 -m specdec train --model MODEL --data own.jsonl --output HEAD
     """
-    options = {k: v for k, v in locals().items() if k != "resume"} | {"eval_data": eval_data or []}
+    options = {k: v for k, v in locals().items() if k not in ("resume", "robust")} | {"eval_data": eval_data or []}
+    if robust:
+        options |= ROBUST
     _run(options, resume)
 
 

@@ -8,7 +8,7 @@ from specdec.sampling import SamplingBatch
 from specdec.training.chain import ChainStates
 from specdec.training.draws import Draws
 from specdec.training.fused import FUSED, step_losses
-from specdec.training.losses import STEP_LOSSES, acceptance, chain_mean, demonstration_weights
+from specdec.training.losses import STEP_LOSSES, acceptance, chain_mean, demonstration_weights, kl
 from specdec.training.settings import Settings
 from specdec.training.target import Target
 
@@ -50,20 +50,29 @@ class Objective:
         temperature: float | Tensor = self.settings.temperature
         if served is not None:
             temperature = served.temperature.view(states.target_rows.shape)
-        return step_losses(
-            self.settings.loss, states.draft_hidden, states.target_hidden, self.target.weight,
-            temperature=temperature, filters=served if self._filters else None, target_rows=states.target_rows,
+        sides = (states.draft_hidden, states.target_hidden, self.target.weight)
+        filters, rows = served if self._filters else None, states.target_rows
+        losses, alphas = step_losses(
+            self.settings.loss, *sides, temperature=temperature, filters=filters, target_rows=rows
         )  # fmt: skip
+        losses = _tempered_loss(losses, served)
+        if self.settings.kl_weight:  # of other distributions, so with a sweep of its own
+            losses = losses + self.settings.kl_weight * step_losses("kl", *sides, target_rows=rows)[0]
+        return losses, alphas
 
     def _eager(
         self, states: ChainStates, served: SamplingBatch | None, draws: Draws, autocast: bool
     ) -> tuple[Tensor, Tensor]:
         chains = states.logits(self.target, autocast)
-        draft, teacher = (self._tempered(x.float(), served) for x in (chains.draft_logits, chains.target_logits))
+        sides = [x.float() for x in (chains.draft_logits, chains.target_logits)]
+        draft, teacher = (self._tempered(x, served) for x in sides)
         labels = chains.labels if self.settings.labels == "text" else _sampled(teacher, draws)
         with torch.no_grad():
             alphas = acceptance(draft[::8], teacher[::8])  # an eighth tells enough
-        return STEP_LOSSES[self.settings.loss](draft, teacher, labels), alphas
+        losses = _tempered_loss(STEP_LOSSES[self.settings.loss](draft, teacher, labels), served)
+        if self.settings.kl_weight:
+            losses = losses + self.settings.kl_weight * kl(*sides)
+        return losses, alphas
 
     def _tempered(self, logits: Tensor, served: SamplingBatch | None) -> Tensor:
         """Logits [n, K, V] whose softmax is what is drawn from, with -inf for what a filter drops."""
@@ -83,6 +92,11 @@ class Objective:
         parts = zip(states.target_hidden[used].split(WEIGHT_ROWS), tokens.split(WEIGHT_ROWS), strict=True)
         weights = [demonstration_weights(self.target.logits(hidden), labels) for hidden, labels in parts]
         return torch.cat(weights)[which]
+
+
+def _tempered_loss(losses: Tensor, served: SamplingBatch | None) -> Tensor:
+    """Losses [n, K] of logits over temperatures, times these: their slopes in the logits are 1 / T as large."""
+    return losses if served is None else losses * served.temperature.view(losses.shape)
 
 
 def _sampled(teacher: Tensor, draws: Draws) -> Tensor:

@@ -33,6 +33,7 @@ class Settings:
     labels, for the loss `ce` alone: the text's own tokens, or tokens sampled from the target.
     text_field, messages_field, chat_template, loss_on: see encode.Reading. cache_hidden: folder of the target's states.
     temperatures, top_k, top_p, min_p, filtered: see serving_mix.ServingMix; temperatures None: `temperature` alone.
+    kl_weight: adds so much of KL(p || q) at temperature 1, which pulls where TV's slope fades.
     weighting: one-minus-p multiplies each token's loss by 1 - the target's probability of the text's token.
     """
 
@@ -75,6 +76,7 @@ class Settings:
     top_p: float = 1.0
     min_p: float = 0.0
     filtered: float = 0.25
+    kl_weight: float = 0.0
 
     def __post_init__(self) -> None:
         self._one_of("loss", tuple(LOSSES))
@@ -106,6 +108,8 @@ class Settings:
             )
         if self.batch_tokens < self.seq_len:
             raise SpecdecError(f"--batch-tokens {self.batch_tokens} is less than --seq-len {self.seq_len}: raise it")
+        if self.kl_weight < 0:
+            raise SpecdecError(f"--kl-weight must be 0 (off) or above, not {self.kl_weight}")
         if self.serving_mix is not None:
             self.serving_mix.check(self.loss)
         if not 0 <= self.warmup < 1:

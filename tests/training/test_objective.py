@@ -69,7 +69,7 @@ ONE = {"temperature": 0.8}
     [
         *((loss, {**ONE, "weighting": weighting}) for loss in FUSED for weighting in (None, "one-minus-p")),
         *((loss, MIX) for loss in FUSED),
-        *((loss, FILTERED) for loss in UNDER_FILTERS),
+        *((loss, {**FILTERED, "kl_weight": 0.3}) for loss in UNDER_FILTERS),
     ],
 )
 def test_fused_is_eager_in_less_memory(target, windows, head, monkeypatch, loss, options):

@@ -1,10 +1,15 @@
 """Chains trained for the temperatures and filters that requests ask for."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+import typer
+from typer.testing import CliRunner
 
+from specdec.commands.train import train
+from specdec.drafting import CALIBRATION
 from specdec.errors import SpecdecError
 from specdec.evaluation.filters import Filters
 from specdec.heads.config import HeadConfig
@@ -13,13 +18,17 @@ from specdec.training.batches import held_out_windows
 from specdec.training.chain import chain_anchors, run_states
 from specdec.training.data import load_streams
 from specdec.training.draws import Draws
+from specdec.training.losses import kl
 from specdec.training.objective import Objective
+from specdec.training.robust import ROBUST
 from specdec.training.serving_mix import ServingMix
 from specdec.training.settings import Settings
 from specdec.training.target import Target
 from tests.helpers.tiny_models import make_target, write_text
 
 CPU = torch.device("cpu")
+app = typer.Typer()
+app.command()(train)
 
 
 def settings(**changes) -> Settings:
@@ -49,7 +58,7 @@ def test_what_is_drawn():
 
 @torch.no_grad()
 def test_a_chain_loses_what_serving_would_reject(tmp_path):
-    """By evaluation's own p and q, chain by chain."""
+    """By evaluation's own p and q, chain by chain; each chain's loss times its temperature, and KL at 1 beside it."""
     target = Target(make_target(tmp_path / "target"), torch.float32)
     text = tmp_path / "text"
     text.mkdir()
@@ -57,7 +66,7 @@ def test_a_chain_loses_what_serving_would_reject(tmp_path):
     windows = held_out_windows(held_out, 2, 24, 2)[0]
     head = MTPHead(HeadConfig.for_target(target.config))
     init_random(head, std=0.3, generator=torch.Generator().manual_seed(0))
-    chosen = settings(temperatures=(0.3, 1.3), top_p=0.8, filtered=0.5)
+    chosen = settings(temperatures=(0.3, 1.3), top_p=0.8, filtered=0.5, kl_weight=0.4)
     states = run_states(head, target, windows, target.hidden(windows), 3, False)
     random = Draws(0, torch.arange(2), chain_anchors(windows, 3))
     losses, _ = Objective(chosen, target)(states, random, False)
@@ -69,7 +78,11 @@ def test_a_chain_loses_what_serving_would_reject(tmp_path):
         filtered += filters.top_p < 1
         p, q = (filters.probabilities(side[i]) for side in (chains.target_logits, chains.draft_logits))
         lengths = torch.minimum(p, q).sum(-1).cumprod(-1)
-        torch.testing.assert_close(loss, 1 - lengths.mean(), atol=1e-5, rtol=1e-4)
+        expected = (
+            filters.temperature * (1 - lengths.mean())
+            + 0.4 * kl(chains.draft_logits[i], chains.target_logits[i]).mean()
+        )
+        torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-4)
     assert 0.2 * len(losses) < filtered < 0.8 * len(losses)
 
 
@@ -82,6 +95,7 @@ def test_a_chain_loses_what_serving_would_reject(tmp_path):
         ({"top_k": -1}, "--top-k cannot be -1"),
         ({"min_p": 1.5}, "--min-p cannot be 1.5"),
         ({"top_p": 0.9, "filtered": 2.0}, "--filtered 2 is no share"),
+        ({"kl_weight": -1.0}, "--kl-weight must be 0 (off) or above, not -1"),
         ({"top_p": 0.9, "loss": "kl"}, "--loss kl is infinite where a filter"),
     ],
 )
@@ -95,3 +109,30 @@ def test_without_a_range_or_a_filter_there_is_no_mix():
     assert settings(temperature=0.7).serving_mix is None
     mix = settings(temperature=0.7, top_k=5).serving_mix
     assert mix == ServingMix((0.7, 0.7), top_k=5, filtered=0.25)
+
+
+def test_robust_training_from_the_command_line(tmp_path):
+    """Its settings are those of ROBUST, and the head comes with its draft scales."""
+    folder = make_target(tmp_path / "target")
+    (tmp_path / "text").mkdir()
+    options = [
+        "--robust",
+        "--steps",
+        2,
+        "--batch-tokens",
+        256,
+        "--seq-len",
+        32,
+        "--eval-windows",
+        4,
+        "--no-tensorboard",
+    ]
+    result = CliRunner().invoke(
+        app,
+        [str(a) for a in ["--model", folder, "--data", write_text(tmp_path / "text"), "--output", tmp_path / "head"]]
+        + [str(o) for o in options],
+    )
+    assert result.exit_code == 0, result.output
+    saved = json.loads((tmp_path / "head" / "training.json").read_text())["settings"]
+    assert {name: saved[name] for name in ROBUST} == ROBUST | {"temperatures": list(ROBUST["temperatures"])}
+    assert (tmp_path / "head" / CALIBRATION).is_file()
