@@ -115,23 +115,9 @@ def test_robust_training_from_the_command_line(tmp_path):
     """Its settings are those of ROBUST, and the head comes with its draft scales."""
     folder = make_target(tmp_path / "target")
     (tmp_path / "text").mkdir()
-    options = [
-        "--robust",
-        "--steps",
-        2,
-        "--batch-tokens",
-        256,
-        "--seq-len",
-        32,
-        "--eval-windows",
-        4,
-        "--no-tensorboard",
-    ]
-    result = CliRunner().invoke(
-        app,
-        [str(a) for a in ["--model", folder, "--data", write_text(tmp_path / "text"), "--output", tmp_path / "head"]]
-        + [str(o) for o in options],
-    )
+    options = ["--model", folder, "--data", write_text(tmp_path / "text"), "--output", tmp_path / "head", "--robust"]
+    options += ["--steps", 2, "--batch-tokens", 256, "--seq-len", 32, "--eval-windows", 4, "--no-tensorboard"]
+    result = CliRunner().invoke(app, [str(o) for o in options])
     assert result.exit_code == 0, result.output
     saved = json.loads((tmp_path / "head" / "training.json").read_text())["settings"]
     assert {name: saved[name] for name in ROBUST} == ROBUST | {"temperatures": list(ROBUST["temperatures"])}
