@@ -1,5 +1,6 @@
 """The kernels under test: compiled for the host too, and told how to split rows."""
 
+import fcntl
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,17 +19,25 @@ KERNELS = ROOT / "kernels" / "cuda"
 FLAGS = ["-std=c++17", "-O2", "-U_FORTIFY_SOURCE", "-fPIC", "-shared", "-Wall", "-Wextra", "-DSPECDEC_EMULATION"]
 
 
-def build_emulation(folder: Path, *sources: Path) -> Path:
-    """A library of `sources` and the emulation of CUDA, compiled for the host."""
+def build_emulation(folder: Path) -> Path:
+    """The library in `folder`, made there unless another process has: the kernels, tests/kernels/cuda/faults.cu and the
+    emulation of CUDA, compiled for the host."""
     library = folder / "libspecdec_cuda_emulated.so"
+    with (folder / "emulation.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not library.exists():
+            compile_for_host([KERNELS / "library.cu", HERE / "faults.cu", HERE / "emulation.cpp"], library)
+    return library
+
+
+def compile_for_host(sources: list[Path], library: Path) -> None:
+    """As one translation unit: the standard library's headers take longer than our sources."""
     includes = [f"-I{folder}" for folder in (ROOT / "kernels", ROOT / "csrc", HERE)]
-    command = ["g++", *FLAGS, '-DSPECDEC_CUDA_ARCHITECTURES="emulation"', *includes, "-x", "c++"]
-    result = subprocess.run(
-        [*command, *map(str, sources), str(HERE / "emulation.cpp"), "-o", str(library)], capture_output=True, text=True
-    )
+    command = ["g++", *FLAGS, '-DSPECDEC_CUDA_ARCHITECTURES="emulation"', *includes, "-x", "c++", "-"]
+    unit = "".join(f'#include "{source}"\n' for source in sources)
+    result = subprocess.run([*command, "-o", str(library)], input=unit, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert not result.stderr, f"warnings:\n{result.stderr}"
-    return library
 
 
 def why_no_emulation() -> str | None:

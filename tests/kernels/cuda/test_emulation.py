@@ -9,7 +9,7 @@ import torch
 from specdec.verify.cuda import Kernels
 from tests.helpers.cases import random_case
 from tests.kernels.cuda.conftest import WAYS
-from tests.kernels.cuda.subject import HERE, Split, build_emulation, why_no_emulation
+from tests.kernels.cuda.subject import Split
 from tests.kernels.subject import run
 
 FAULTS = {
@@ -23,11 +23,8 @@ FAULTS = {
 
 
 @pytest.fixture(scope="module")
-def faulty(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    reason = why_no_emulation()
-    if reason:
-        pytest.skip(reason)
-    library = ctypes.CDLL(str(build_emulation(tmp_path_factory.mktemp("faults"), HERE / "faults.cu")))
+def faulty(emulated: Kernels) -> ctypes.CDLL:
+    library = emulated._library
     for function in (library.run_fault, library.run_race):
         function.argtypes, function.restype = [ctypes.c_int, ctypes.c_char_p], ctypes.c_char_p
     return library
