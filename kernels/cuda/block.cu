@@ -4,9 +4,9 @@
 //   w_i = min(1, w_{i-1} P_{i-1}(x_i) / Q_{i-1}(x_i)), w_0 = 1      S_i = sum of max(w_i P_i - Q_i, 0)
 //   h_i = S_i / (S_i + 1 - w_i), h_n = w_n                          T_i = T_{i+1} + h_i (1 - T_{i+1})
 //
-// block_masses finds S_i, one team per draft row but the first; finish_block finds tau = the largest i with u < T_i,
-// and recovers a token from normalise(max(w_tau P_tau - Q_tau, 0)), one team per request. Both read target rows once
-// more: at the batch sizes of serving they still lie in the L2 cache.
+// block_masses finds w_i and S_i, one team per target row; finish_block finds tau = the largest i with u < T_i, and
+// recovers a token from normalise(max(w_tau P_tau - Q_tau, 0)), one team per request. Both read target rows once more:
+// at the batch sizes of serving they still lie in the L2 cache.
 #include "cuda/draft.cuh"
 #include "cuda/finish.cuh"
 #include "cuda/launch.cuh"
