@@ -4,7 +4,9 @@ Imported by the test_any_backend.py of each backend, whose conftest.py has the f
 test, and `backend`, their name for specdec.verify.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -95,28 +97,24 @@ def check(
     return out
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    method=st.sampled_from(METHODS),
-    seed=st.integers(0, 10**6),
-    vocab=st.integers(1, 40),
-    counts=st.lists(st.integers(0, 5), max_size=3),
-    kind=st.sampled_from(KINDS),
-    dtype=st.sampled_from(DTYPES),
-    damage=st.booleans(),
-)
-def test_any_shape(
-    subject: Subject,
-    method: str,
-    seed: int,
-    vocab: int,
-    counts: list[int],
-    kind: str,
-    dtype: torch.dtype,
-    damage: bool,
-):
-    case = random_case(seed, vocab, len(counts), dtype, kind, counts=counts)
-    check(subject, damaged(case, seed) if damage else case, method)
+def any_shape(examples: int) -> Callable[..., None]:
+    """The test of so many random steps."""
+
+    @settings(max_examples=examples, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        method=st.sampled_from(METHODS),
+        seed=st.integers(0, 10**6),
+        vocab=st.integers(1, 40),
+        counts=st.lists(st.integers(0, 5), max_size=3),
+        kind=st.sampled_from(KINDS),
+        dtype=st.sampled_from(DTYPES),
+        damage=st.booleans(),
+    )
+    def test(subject: Subject, method: str, counts: list[int], damage: bool, seed: int, **others: Any) -> None:
+        case = random_case(seed, batch=len(counts), counts=counts, **others)
+        check(subject, damaged(case, seed) if damage else case, method)
+
+    return test
 
 
 @pytest.mark.parametrize("kind", ["stats", "logits"])
