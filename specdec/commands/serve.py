@@ -27,6 +27,13 @@ def serve(
         bool, typer.Option("--greedy-drafts", help="Draft the head's argmax instead of sampling from it.")
     ] = False,
     verify_method: Annotated[str, typer.Option(help="How drafts are verified.")] = "token",
+    draft_temperature: Annotated[
+        str,
+        typer.Option(
+            help="How sharply drafts are drawn: same (at the request's temperature), calibrated (as measured for the "
+            "head) or auto (from there on as acceptance shows). Outputs keep their law with each."
+        ),
+    ] = "auto",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the command, but do not run it.")] = False,
@@ -46,7 +53,7 @@ def serve(
     """
     if not head:
         raise SpecdecError("No head given: name its folder with --head DIR (`specdec train` makes one).")
-    settings = {"verify": {"method": verify_method}}
+    settings = {"verify": {"method": verify_method}, "drafts": {"temperature": draft_temperature}}
     parse_settings({"specdec": settings})
     engine = require_vllm()
     target = check_model(model)

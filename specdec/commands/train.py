@@ -48,8 +48,8 @@ def train(
         bool,
         typer.Option(
             "--robust",
-            help="One head for all temperatures and filters: --loss e2e-tv --temperatures 0.9 2.0 --top-p 0.95 "
-            "--filtered 0.25 --kl-weight 0.15.",
+            help="One head for all temperatures and filters: --loss e2e-tv --temperatures 0.9 1.9 --top-p 0.95 "
+            "--filtered 0.25 --kl-weight 0.3.",
         ),
     ] = False,
     labels: Annotated[str, typer.Option(help="For ce: the text's tokens, or tokens sampled from the target.")] = "text",
@@ -103,6 +103,8 @@ def train(
         specdec train --model MODEL --data saved_dataset --text-field content --steps 5000 --output HEAD
 
         specdec train --model MiMo-7B-RL --data own.jsonl --init native --output HEAD
+
+        specdec train --model MODEL --data own.jsonl --output HEAD --robust
 
         specdec train --model MODEL --data own.jsonl --cache-hidden states --loss kl --output HEAD_KL
 

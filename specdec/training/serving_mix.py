@@ -1,11 +1,10 @@
 """What requests ask of sampling, drawn for each chain: a head is to draft for all of them.
 
-A head trained at temperature 1 is trained on what that temperature shows of the target's distribution: at 0.3 the
-order of its first few tokens decides, which TV at 1 hardly asks for. So each chain is given a temperature from the
-stated range (its logarithm uniform, as halving matters alike at 1 and at 0.5) and, in a share of them, filters, and
-loses 1 - sum(min(p, q)) of the p and q that serving would make of the same logits: both over the chain's temperature
-and filtered, each to its own kept tokens. What a filter drops has no gradient; that it may drop others after the
-update is ignored, since the loss as a function of the logits is smooth everywhere else.
+Each chain is given a temperature from the stated range (its logarithm uniform, as halving matters alike at 1 and at
+0.5) and, in a share of them, filters. Its loss is of the p and q that serving would make of the same logits: both over
+the chain's temperature and filtered, each to its own kept tokens; and it counts times the temperature, as slopes in the
+logits come divided by it. What a filter drops has no gradient; that it may drop others after the update is ignored,
+since the loss as a function of the logits is smooth everywhere else.
 """
 
 from dataclasses import dataclass

@@ -38,7 +38,8 @@ def test_dry_run_prints_a_command_that_a_shell_reads_back(run, model, head):
         "num_speculative_tokens": 2,
         "draft_sample_method": "probabilistic",
     }
-    assert json.loads(flag(words, "--additional-config")) == {"specdec": {"verify": {"method": "token"}}}
+    settings = {"verify": {"method": "token"}, "drafts": {"temperature": "auto"}}
+    assert json.loads(flag(words, "--additional-config")) == {"specdec": settings}
 
 
 def test_greedy_drafts_and_engine_arguments_are_passed_on(run, model, head):
