@@ -16,7 +16,7 @@ from specdec.verify.types import OnBadRow, VerifyInput
 ROOT = Path(__file__).parents[3]
 HERE = Path(__file__).parent
 KERNELS = ROOT / "kernels" / "cuda"
-FLAGS = ["-std=c++17", "-O2", "-U_FORTIFY_SOURCE", "-fPIC", "-shared", "-Wall", "-Wextra", "-DSPECDEC_EMULATION"]
+FLAGS = "-std=c++17 -O2 -U_FORTIFY_SOURCE -fPIC -fno-semantic-interposition -shared -Wall -Wextra -DSPECDEC_EMULATION"
 
 
 def build_emulation(folder: Path) -> Path:
@@ -33,7 +33,7 @@ def build_emulation(folder: Path) -> Path:
 def compile_for_host(sources: list[Path], library: Path) -> None:
     """As one translation unit: the standard library's headers take longer than our sources."""
     includes = [f"-I{folder}" for folder in (ROOT / "kernels", ROOT / "csrc", HERE)]
-    command = ["g++", *FLAGS, '-DSPECDEC_CUDA_ARCHITECTURES="emulation"', *includes, "-x", "c++", "-"]
+    command = ["g++", *FLAGS.split(), '-DSPECDEC_CUDA_ARCHITECTURES="emulation"', *includes, "-x", "c++", "-"]
     unit = "".join(f'#include "{source}"\n' for source in sources)
     result = subprocess.run([*command, "-o", str(library)], input=unit, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
