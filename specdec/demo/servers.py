@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from specdec.engines.command import ServerCommand
+from specdec.engines.logs import last_words
 from specdec.errors import SpecdecError
 
 
@@ -82,12 +83,9 @@ class Server:
         if (status := self._process.poll()) is not None:
             raise SpecdecError(f"The server ended by itself with status {status}. {self.last_words()}")
 
-    def last_words(self, lines: int = 6) -> str:
-        """Where the log is, the first exception named in it (later ones follow from it), and its last lines."""
-        text = self.log.read_text("utf-8", "replace").strip().splitlines()
-        errors = [line for line in text if "Error" in line and "Traceback" not in line]
-        tail = errors[:1] + text[-lines:] if errors else text[-lines:]
-        return f"Its log is {self.log}; the end of it: " + " | ".join(line.strip() for line in tail)
+    def last_words(self) -> str:
+        """The end of the log, and where it is."""
+        return last_words(self.log)
 
     def metrics(self) -> str:
         """What /metrics answers now."""

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from specdec.engines.command import cpu_environment
 from specdec.engines.installed import require_vllm
@@ -37,12 +38,7 @@ def continuations(model: Path, prompts: Sequence[list[int]], first: int, how: Sa
     from vllm.inputs import TokensPrompt
 
     longest = max(map(len, prompts)) + how.output_tokens
-    llm = LLM(
-        model=str(model), max_model_len=longest + 1, max_num_seqs=how.concurrency, enable_prefix_caching=False,
-        # A seeded request whose prompt is cut into chunks kills vLLM on a CPU ("CPU Generator does not use offset").
-        enable_chunked_prefill=False, enforce_eager=how.eager,
-        disable_log_stats=True, generation_config="vllm", seed=how.seed,
-    )  # fmt: skip
+    llm = LLM(**engine_arguments(model, longest, how.concurrency, how.eager, how.seed))
     ends = llm.get_tokenizer().eos_token_id
     block = 8 * how.concurrency  # enough to keep the batch full, little enough to be kept when interrupted
     for begin in range(0, len(prompts), block):
@@ -57,3 +53,13 @@ def continuations(model: Path, prompts: Sequence[list[int]], first: int, how: Sa
         for request in llm.generate([TokensPrompt(prompt_token_ids=p) for p in part], params, use_tqdm=False):
             ids = list(request.outputs[0].token_ids)
             yield ids[:-1] if ids and ids[-1] == ends else ids
+
+
+def engine_arguments(model: Path, longest: int, concurrency: int, eager: bool, seed: int) -> dict[str, Any]:
+    """Of an engine that samples plainly. longest: tokens of a prompt and its output."""
+    return {
+        "model": str(model), "max_model_len": longest + 1, "max_num_seqs": concurrency, "enforce_eager": eager,
+        "seed": seed, "enable_prefix_caching": False, "disable_log_stats": True, "generation_config": "vllm",
+        # A seeded request whose prompt is cut into chunks kills vLLM on a CPU ("CPU Generator does not use offset").
+        "enable_chunked_prefill": False,
+    }  # fmt: skip
