@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from specdec.drafting import load_calibration
+from specdec.drafting import NEUTRAL, Calibration, load_calibration
 from specdec.errors import SpecdecError
 from specdec.evaluation.acceptance import Acceptance
 from specdec.evaluation.continuations import sample_continuations
@@ -31,7 +31,8 @@ Progress = Callable[[str, int, int], None]  # what is being done, how much of it
 class Plan:
     """windows of seq_len tokens from the data; `prompts` of prompt_tokens, continued for output_tokens. steps: drafts.
 
-    prompts 0: no prediction. dtype: of the target, and of the head's arithmetic.
+    prompts 0: no prediction. dtype: of the target, and of the head's arithmetic. calibrated: drafts at the heads' own
+    draft scales (specdec/drafting), as servers draw them.
     """
 
     model: Path
@@ -48,10 +49,15 @@ class Plan:
     dtype: str = "bfloat16"
     device: str = "cpu"
     seed: int = 0
+    calibrated: bool = True
 
     @property
     def autocast(self) -> bool:
         return self.dtype == "bfloat16"
+
+    def calibrations(self) -> list[Calibration]:
+        """Of each head."""
+        return [load_calibration(folder) if self.calibrated else NEUTRAL for folder in self.heads]
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,6 @@ def evaluate(plan: Plan, progress: Progress = lambda what, done, total: None) ->
     figures = measure(
         heads, target, windows, plan.steps, plan.settings, plan.autocast,
         lambda done: progress("held-out windows", done, total), plan.calibrations(),
-        [load_calibration(folder) for folder in plan.heads],
     )  # fmt: skip
     served = [_serve(plan, target, heads, prompts, number, progress) for number in range(len(plan.settings))]
     rows = []
@@ -130,8 +135,7 @@ def predict_all(
 ) -> list[tuple[Served, Served]]:
     """By head: with sampled and with greedy drafts, from outputs that the target sampled at this setting."""
     windows = continuation_windows(prompts, outputs, ROWS)
-    scales = [load_calibration(folder) for folder in plan.heads]
-    figures = measure(heads, target, windows, plan.steps, [setting], plan.autocast, calibrations=scales)
+    figures = measure(heads, target, windows, plan.steps, [setting], plan.autocast, calibrations=plan.calibrations())
     starts = torch.tensor([len(prompt) - 1 for prompt in prompts])
     return [(predict(f[0], starts), predict(f[0], starts, greedy=True)) for f in figures]
 

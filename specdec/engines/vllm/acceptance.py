@@ -28,13 +28,17 @@ Counts = dict[str, list[float]]  # counters' field -> its cells, see metrics/cou
 
 @dataclass(frozen=True)
 class Load:
-    """settings: temperature, top_k, top_p and min_p of a request each; every prompt is continued at every setting."""
+    """settings: temperature, top_k, top_p and min_p of a request each; every prompt is continued at every setting.
+
+    draft_temperature: see specdec.config.DraftSettings; "auto" would move while it is measured.
+    """
 
     prompts: Sequence[list[int]]
     output_tokens: int
     settings: Sequence[dict[str, Any]]
     num_drafts: int
     dtype: str = "auto"
+    draft_temperature: str = "calibrated"
     seed: int = 0
 
 
@@ -116,7 +120,9 @@ def _run(model: str, head: str, load: Load, counters: Path, reports: TextIO) -> 
         "draft_sample_method": "probabilistic",
     }  # fmt: skip
     arguments = engine_arguments(Path(model), longest, concurrency=size, eager=True, seed=load.seed)
-    llm = LLM(**{**arguments, "dtype": load.dtype, "worker_cls": WORKER, "speculative_config": speculative})
+    ours = {"specdec": {"drafts": {"temperature": load.draft_temperature}}}
+    own = {"dtype": load.dtype, "worker_cls": WORKER, "speculative_config": speculative, "additional_config": ours}
+    llm = LLM(**{**arguments, **own})
     before = _counts(counters)
     for number, setting in enumerate(load.settings):
         params = SamplingParams(**setting, max_tokens=load.output_tokens, detokenize=False)
