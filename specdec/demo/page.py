@@ -1,31 +1,14 @@
 """report.html: one self-contained page with the table, two plots and the commands."""
 
-import io
 from html import escape
 from typing import Any
 
 from specdec.demo.report import TITLES
 from specdec.demo.table import HEADINGS, rows
+from specdec.pages import facts, page, svg, table
 
 COLOURS = {"none": "#8a8f98", "greedy": "#5b9bd5", "specdec": "#1a7f4e", "block": "#7a5ba8", "stock": "#d9a05b"}
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2em auto; padding: 0 1em; color: #1c2026; }
-table { border-collapse: collapse; width: 100%; font-size: 13px; }
-th, td { padding: .35em .6em; border-bottom: 1px solid #d8dce2; }
-th, td { text-align: right; white-space: pre-line; vertical-align: top; }
-th:first-child, td:first-child { text-align: left; }
-tr.specdec { font-weight: 600; } tr.stock { color: #8a6a3a; }
-pre { background: #f4f5f7; padding: .7em; overflow-x: auto; font-size: 12px; white-space: pre-wrap; }
-svg { max-width: 100%; height: auto; }
-"""
-
-
-def _svg(figure: Any) -> str:
-    """A matplotlib figure as an inline SVG element."""
-    out = io.StringIO()
-    figure.savefig(out, format="svg", bbox_inches="tight")
-    text = out.getvalue()
-    return text[text.index("<svg") :]
+STYLE = "tr.specdec { font-weight: 600; } tr.stock { color: #8a6a3a; }"
 
 
 def speed_plot(report: dict[str, Any]) -> str:
@@ -48,7 +31,7 @@ def speed_plot(report: dict[str, Any]) -> str:
         axes.set_ylabel("output tokens/s")
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    return _svg(figure)
+    return svg(figure)
 
 
 def acceptance_plot(report: dict[str, Any]) -> str:
@@ -77,17 +60,13 @@ def acceptance_plot(report: dict[str, Any]) -> str:
     panels[0].set_ylabel("acceptance of reached drafts")
     panels[-1].legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     figure.tight_layout()
-    return _svg(figure)
+    return svg(figure)
 
 
 def _table(report: dict[str, Any]) -> str:
     kind_of = {title: kind for kind, title in TITLES.items()}
-    head = "".join(f"<th>{escape(h)}</th>" for h in HEADINGS)
-    body = "".join(
-        f'<tr class="{kind_of[row[0]]}">' + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in rows(report)
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    cells = rows(report)
+    return table(HEADINGS, cells, [kind_of[row[0]] for row in cells])
 
 
 def _commands(report: dict[str, Any]) -> str:
@@ -111,12 +90,6 @@ def _prompts(settings: dict[str, Any]) -> str:
     return f"<details><summary>The prompts: file and first line</summary><p>{sources}</p></details>" if sources else ""
 
 
-def _facts(facts: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{escape(str(k))} {escape(str(v))}" for k, v in facts.items() if not isinstance(v, dict) and v is not None
-    )
-
-
 def _explanation(report: dict[str, Any]) -> str:
     return f"""<p>Each run in its faster configuration (eager or compiled). Acceptance length: tokens per step and
 request, 1 without speculation. Expected: mean of min(1, p/q) over the drafts that were reached; observed: the share of
@@ -129,10 +102,7 @@ def html_page(report: dict[str, Any]) -> str:
     gain = report["speedup"].get("specdec", {}).get("1")
     lead = "" if gain is None else f"<p><b>{gain:.2f}× the tokens/s without speculation, one request at a time.</b></p>"
     provenance = report["provenance"]
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>specdec demo</title><style>{STYLE}</style></head><body>
-<h1>specdec demo</h1>
-{lead}
+    body = f"""{lead}
 <p>{_load(report["settings"])}</p>
 {_table(report)}
 {_explanation(report)}
@@ -144,7 +114,6 @@ def html_page(report: dict[str, Any]) -> str:
 {_commands(report)}
 {_prompts(report["settings"])}
 <h2>Where this was measured</h2>
-<p>{_facts(provenance)}</p>
-<p>{_facts(provenance.get("versions", {}))}</p>
-</body></html>
-"""
+<p>{facts(provenance)}</p>
+<p>{facts(provenance.get("versions", {}))}</p>"""
+    return page("specdec demo", body, STYLE)
