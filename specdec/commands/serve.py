@@ -3,14 +3,14 @@
 import os
 import socket
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from specdec.config import parse_settings
-from specdec.engines.checks import check_head, check_model
-from specdec.engines.command import ServerCommand, server_command
+from specdec.engines.checks import brings_mtp, check_eagle, check_head, check_model, is_eagle
+from specdec.engines.command import Drafter, ServerCommand, server_command
 from specdec.engines.installed import require_vllm
 from specdec.errors import SpecdecError
 
@@ -21,7 +21,13 @@ def serve(
         list[str] | None,
         typer.Argument(help="Behind `--`: arguments of the engine, passed on as they are.", metavar="-- ENGINE_ARGS"),
     ] = None,
-    head: Annotated[str, typer.Option(help="Folder of the head that `specdec train` wrote for this model.")] = "",
+    head: Annotated[
+        str,
+        typer.Option(
+            help="Folder of the head that `specdec train` wrote for this model, or of one in the EAGLE layout. Default: "
+            "the MTP layer that the model has of its own."
+        ),
+    ] = "",
     num_drafts: Annotated[int, typer.Option(min=1, max=16, help="Tokens drafted per step.")] = 3,
     greedy_drafts: Annotated[
         bool, typer.Option("--greedy-drafts", help="Draft the head's argmax instead of sampling from it.")
@@ -50,19 +56,20 @@ def serve(
         specdec serve MODEL --head HEAD --num-drafts 4 --port 9000 --dry-run
 
         specdec serve MODEL --head HEAD -- --max-model-len 4096 --enforce-eager
+
+        specdec serve MODEL_WITH_MTP
     """
-    if not head:
-        raise SpecdecError("No head given: name its folder with --head DIR (`specdec train` makes one).")
     settings = {"verify": {"method": verify_method}, "drafts": {"temperature": draft_temperature}}
     parse_settings({"specdec": settings})
     engine = require_vllm()
     target = check_model(model)
-    check_head(head, target)
+    drafter = _drafter(head, target)
     command = server_command(
         "greedy" if greedy_drafts else "specdec",
         engine,
         model,
-        head,
+        head or None,
+        drafter=drafter,
         num_drafts=num_drafts,
         settings=settings,
         host=host,
@@ -75,11 +82,29 @@ def serve(
         _become(command)
 
 
+def _drafter(head: str, target: dict[str, Any] | None) -> Drafter:
+    """What drafts, checked as far as the folders here tell. SpecdecError: nothing does, or it does not fit."""
+    if not head:
+        if target is not None and not brings_mtp(target):
+            raise SpecdecError(
+                "No head given, and the model has no MTP layer of its own: name a head's folder with --head DIR "
+                "(`specdec train` makes one)."
+            )
+        return "own"
+    if is_eagle(head):
+        check_eagle(head, target)
+        return "eagle"
+    check_head(head, target)
+    return "head"
+
+
 def _announce(command: ServerCommand, known: bool, model: str, head: str) -> None:
     """The command goes to stdout (to be copied or piped), the words around it to stderr."""
     console = Console(stderr=True, highlight=False)
-    if known:
+    if known and head:
         console.print(f"[green]✓[/] head {head} fits {model}")
+    elif known:
+        console.print(f"[green]✓[/] {model} drafts with its own MTP layer")
     else:
         console.print(f"[yellow]![/] {model} is no folder here: taken as a name on the Hub, checked by the engine")
     print(command.shell(), flush=True)

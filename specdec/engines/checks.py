@@ -10,6 +10,19 @@ from specdec.errors import SpecdecError
 HEAD_MODEL_TYPE = "mtp"
 HEAD_ARCHITECTURE = "SpecdecMTPHead"
 HEAD_TENSORS = ("enorm.weight", "hnorm.weight", "eh_proj.weight", "norm.weight")
+# Families whose models may bring an MTP layer, and the field that says how many.
+OWN_MTP = {
+    "mimo": "num_nextn_predict_layers",
+    "deepseek_v3": "num_nextn_predict_layers",
+    "qwen3_next": "num_nextn_predict_layers",
+    "qwen3_5_text": "mtp_num_hidden_layers",
+    "qwen3_5_moe_text": "mtp_num_hidden_layers",
+}
+# Layouts of heads that are not served from the head's own folder, and what to do with them.
+ELSEWHERE = {
+    "native": "write it into a copy of its model with `specdec head put-back`, and serve that",
+    "eagle": "write it as a folder for engines with `specdec head export`, and serve with that",
+}
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -70,15 +83,41 @@ def check_head(head: str, target: dict[str, Any] | None) -> dict[str, Any]:
             f"Head folder {head!r} is no head of specdec (model_type {config.get('model_type')!r}, architectures "
             f"{config.get('architectures')!r}): train one with `specdec train`."
         )
+    layout = str(config.get("layout", "standalone"))
+    if layout in ELSEWHERE:
+        raise SpecdecError(f"Head {head!r} has the layout {layout!r}: {ELSEWHERE[layout]}.")
+    _check_sizes(head, config, target)
+    _check_family(head, config, target)
+    _check_tensors(folder, config)
+    return config
+
+
+def check_eagle(head: str, target: dict[str, Any] | None) -> None:
+    """Checks a folder that `is_eagle` against its target's config; the engine reads its tensors."""
+    _check_sizes(head, read_config(Path(head), "Head"), target)
+
+
+def is_eagle(head: str) -> bool:
+    """Whether the folder holds a head in the EAGLE layout, as vLLM reads it; SpecdecError where it cannot be read."""
+    config, path = read_config(Path(head), "Head"), Path(head) / "model.safetensors"
+    one_layer = config.get("model_type") == "llama" and config.get("num_hidden_layers") == 1
+    return one_layer and path.exists() and "fc.weight" in tensor_shapes(path)
+
+
+def brings_mtp(target: dict[str, Any]) -> bool:
+    """Whether a model of this configuration has an MTP layer of its own."""
+    text = target.get("text_config", target)
+    field = OWN_MTP.get(str(text.get("model_type")))
+    return field is not None and (text.get(field, 1) or 0) > 0
+
+
+def _check_sizes(head: str, config: dict[str, Any], target: dict[str, Any] | None) -> None:
     for name in ("hidden_size", "vocab_size"):
         if target is not None and config.get(name) != target.get(name):
             raise SpecdecError(
                 f"Head {head!r} has {name} {config.get(name)}, but its target has {target.get(name)}: "
                 "use a head that was trained for this model."
             )
-    _check_family(head, config, target)
-    _check_tensors(folder, config)
-    return config
 
 
 def _check_family(head: str, config: dict[str, Any], target: dict[str, Any] | None) -> None:

@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args
 from specdec.engines.installed import Engine
 
 Kind = Literal["none", "greedy", "specdec", "block", "stock"]
+Drafter = Literal["head", "eagle", "own"]  # a head of ours, one in the EAGLE layout, the model's own MTP layer
 KINDS: tuple[Kind, ...] = get_args(Kind)
 WORKER = "specdec.engines.vllm.Worker"
 
@@ -36,15 +37,17 @@ class ServerCommand:
         return " ".join([*(f"{name}={shlex.quote(value)}" for name, value in self.env.items()), shlex.join(self.argv)])
 
 
-def speculation_flags(kind: Kind, head: str | None, num_drafts: int, settings: Mapping[str, object]) -> list[str]:
+def speculation_flags(
+    kind: Kind, head: str | None, num_drafts: int, settings: Mapping[str, object], drafter: Drafter = "head"
+) -> list[str]:
     """The engine's flags that switch speculation (and, except for `stock`, our worker) on."""
     if kind == "none":
         return []
-    if head is None:
+    if head is None and drafter != "own":
         raise ValueError(f"a head is needed to run {kind!r}")
     speculative = {
-        "method": "mtp",
-        "model": head,
+        "method": "eagle" if drafter == "eagle" else "mtp",
+        **({} if drafter == "own" else {"model": head}),
         "num_speculative_tokens": num_drafts,
         "draft_sample_method": "greedy" if kind == "greedy" else "probabilistic",
     }
@@ -86,6 +89,7 @@ def server_command(
     model: str,
     head: str | None = None,
     *,
+    drafter: Drafter = "head",
     num_drafts: int = 3,
     settings: Mapping[str, object] | None = None,
     eager: bool = False,
@@ -103,7 +107,7 @@ def server_command(
     argv = [
         *program(engine, model),
         "--host", host, "--port", str(port),
-        *speculation_flags(kind, head, num_drafts, settings or {}),
+        *speculation_flags(kind, head, num_drafts, settings or {}, drafter),
         *(["--enforce-eager"] if eager else []),
         *extra,
     ]  # fmt: skip

