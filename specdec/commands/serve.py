@@ -24,8 +24,8 @@ def serve(
     head: Annotated[
         str,
         typer.Option(
-            help="Folder of the head that `specdec train` wrote for this model, or of one in the EAGLE layout. Default: "
-            "the MTP layer that the model has of its own."
+            help="Folder of the head that `specdec train` wrote for this model, or of an EAGLE head. Default: the "
+            "MTP layer that the model has of its own."
         ),
     ] = "",
     num_drafts: Annotated[int, typer.Option(min=1, max=16, help="Tokens drafted per step.")] = 3,
