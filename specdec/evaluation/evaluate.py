@@ -94,9 +94,12 @@ def _read(plan: Plan, target: Target) -> tuple[list, list[str], list[list[int]]]
     """Windows, the group of each document by its number, prompts."""
     known = getattr(target.config, "max_position_embeddings", plan.seq_len)
     needed = plan.prompt_tokens + plan.output_tokens + plan.steps + 1 if plan.prompts else 0
-    for option, value in (("--seq-len", plan.seq_len), ("--prompt-tokens and --output-tokens with the drafts", needed)):
+    for option, value in (
+        ("--seq-len makes", plan.seq_len),
+        ("--prompt-tokens, --output-tokens and drafts make", needed),
+    ):
         if value > known:
-            raise SpecdecError(f"{option} make {value} tokens: the target knows at most {known} positions; lower them")
+            raise SpecdecError(f"{option} {value} tokens, but the target knows at most {known} positions: lower them")
     encoder = Encoder(target.tokenizer, plan.reading)
     documents = list(read_documents(plan.data, plan.reading.fields))
     stream = TokenStream.of(list(encoder(documents)))
