@@ -8,7 +8,7 @@ if not torch.cuda.is_available():
 pytest.importorskip("vllm")
 
 from tests.engines.vllm.engine import Outcome, ours, run_child
-from tests.engines.vllm.test_lossless import LEVEL, METHODS, jobs, p_values
+from tests.engines.vllm.laws import LEVEL, METHODS, jobs, p_values
 
 V2 = {"VLLM_USE_V2_MODEL_RUNNER": "1"}
 MEMORY = {"gpu_memory_utilization": 0.3}
