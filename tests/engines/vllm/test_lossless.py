@@ -65,6 +65,9 @@ def test_a_bound_on_kept_rows_is_lossless(prompts: list[list[int]], baseline: Ou
 
 @pytest.mark.parametrize("fault", ["q_at_another_temperature", "recovered_from_p", "bonus_unfiltered"])
 def test_planted_faults_are_caught(fault: str, prompts: list[list[int]], baseline: Outcome) -> None:
-    """The power of the test: with a fault planted in the verify step, it fails."""
-    outcome = run_child(ours(3), jobs(prompts, 800), fault=fault)
+    """The power of the test: with a fault planted in the verify step, it fails.
+
+    A bonus token that no filter saw changes one token in five, and that seldom: it takes more samples to be certain.
+    """
+    outcome = run_child(ours(3), jobs(prompts, 2000 if fault == "bonus_unfiltered" else 800), fault=fault)
     assert min(p_values(outcome, baseline)) < LEVEL
