@@ -84,7 +84,8 @@ class HeadConfig(PretrainedConfig):
             whole["layer_types"] = ["full_attention"]
         for name in ("model_type", "transformers_version", "quantization_config", "auto_map"):
             whole.pop(name, None)
-        return AutoConfig.for_model(self.target_config["model_type"], **whole)
+        # The experts' own forward pass, which transformers takes too where nobody asks, but not without a warning.
+        return AutoConfig.for_model(self.target_config["model_type"], experts_implementation="eager", **whole)
 
 
 def _checked_layout(layout: Layout | None, family: Family) -> Layout:
