@@ -15,6 +15,8 @@ from specdec.heads.checkpoint import load_head_config
 from specdec.heads.native import extract
 from specdec.heads.put_back import put_back
 from specdec.heads.target_config import load_config
+from specdec.training.data import TokenStream
+from specdec.training.target import Target
 from tests.helpers.native_models import NATIVE_FAMILIES, make_native, mtp_names, read_checkpoint
 from tests.helpers.tiny_models import make_target
 
@@ -115,6 +117,27 @@ def test_experts_in_one_tensor(models, tmp_path):
     lost = copy_with(model, tmp_path / "lost", lambda t: [t.pop(k) for k in mtp_names(t, "qwen3_5_moe_text")])
     put_back(tmp_path / "head", lost, tmp_path / "again")
     assert read_checkpoint(tmp_path / "again").keys() == read_checkpoint(model).keys()
+
+
+@torch.no_grad()
+def test_a_multimodal_checkpoint(models, tmp_path):
+    """As Qwen3.5 is released: its text model's configuration and tensors within a larger one's; MTP beside them."""
+    plain = models["qwen3_5_text"]
+    tensors = {k.replace("model.", "model.language_model.", 1): v for k, v in read_checkpoint(plain).items()}
+    whole = copy_with(plain, tmp_path / "whole", lambda t: (t.clear(), t.update(tensors)))
+    text = json.loads((plain / "config.json").read_text())
+    config = {"model_type": "qwen3_5", "architectures": ["Qwen3_5ForConditionalGeneration"], "text_config": text}
+    (whole / "config.json").write_text(json.dumps(config))
+    windows = TokenStream.pack([[5, 6, 7, 8]], 0).windows(torch.tensor([0]), 5)
+    assert torch.equal(*(Target(folder, torch.float32).hidden(windows) for folder in (plain, whole)))
+    extract(whole, tmp_path / "head")
+    put_back(tmp_path / "head", whole, tmp_path / "new")
+    assert contents(tmp_path / "new") == contents(whole)
+    lost = copy_with(whole, tmp_path / "lost", lambda t: [t.pop(k) for k in mtp_names(t, "qwen3_5_text")])
+    del text["mtp_num_hidden_layers"]
+    (lost / "config.json").write_text(json.dumps(config))
+    put_back(tmp_path / "head", lost, tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["text_config"]["mtp_num_hidden_layers"] == 1
 
 
 def test_the_calibration_of_a_head_goes_with_it(models, tmp_path):
