@@ -74,7 +74,7 @@ def test_chats(folder, tmp_path):
     assert 0 < anchors[1] < anchors[0]
     assert not same(weights(tmp_path / "all"), weights(tmp_path / "assistant"))
     command = ["--model", folder / "model", "--head", tmp_path / "all", "--data", folder / "chats", *template]
-    command += ["--seq-len", 32, "--dtype", "float32", "--json", tmp_path / "eval.json"]
+    command += ["--seq-len", 32, "--prompts", 0, "--dtype", "float32", "--json", tmp_path / "eval.json"]
     measured = []
     for loss_on in ("all", "assistant"):
         assert CliRunner().invoke(measure, [str(a) for a in (*command, "--loss-on", loss_on)]).exit_code == 0
