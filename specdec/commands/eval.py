@@ -44,7 +44,7 @@ def evaluate(
         int, typer.Option(help="Prompts from the data that the target continues, to predict serving; 0: none.")
     ] = 64,
     prompt_tokens: Annotated[int, typer.Option(help="Length of prompts cut from texts.")] = 32,
-    output_tokens: Annotated[int, typer.Option(help="Longest continuation.")] = 96,
+    output_tokens: Annotated[int, typer.Option(help="Longest continuation.")] = 80,
     engine: Annotated[
         bool, typer.Option("--engine", help="Measure in vLLM as well: the same prompts and settings, each head.")
     ] = False,

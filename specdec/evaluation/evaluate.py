@@ -45,7 +45,7 @@ class Plan:
     windows: int = 64
     prompts: int = 64
     prompt_tokens: int = 32
-    output_tokens: int = 96
+    output_tokens: int = 80
     dtype: str = "bfloat16"
     device: str = "cpu"
     seed: int = 0
