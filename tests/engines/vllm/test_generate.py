@@ -1,14 +1,12 @@
 """`specdec generate` with the real engine: what it writes, resuming, and what it refuses before anything heavy."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.engines.vllm.engine import MODEL
+from tests.engines.vllm.engine import FORKS, MODEL
 
 COUNT, PROMPT, OUTPUT = 6, 16, 12
 
@@ -23,11 +21,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def generate(text: Path, output: Path, *options: str, count: int = COUNT) -> subprocess.CompletedProcess:
     arguments = ["--model", str(MODEL), "--data", str(text), "--output", str(output), "--count", str(count)]
     arguments += ["--prompt-tokens", str(PROMPT), "--output-tokens", str(OUTPUT), "--eager", *options]
-    return subprocess.run(
-        [sys.executable, "-m", "specdec.cli", "generate", *arguments],
-        capture_output=True, text=True, timeout=300, check=False,
-        env={**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"},
-    )  # fmt: skip
+    return FORKS.run("specdec.cli:main", ["generate", *arguments])
 
 
 @pytest.fixture(scope="module")

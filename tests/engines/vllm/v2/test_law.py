@@ -6,11 +6,7 @@ probabilities; see specdec/conformance/statistics.py for the level.
 """
 
 import json
-import os
-import subprocess
-import sys
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +14,7 @@ import torch
 from specdec.conformance.statistics import LEVEL, chi_square
 from specdec.drafting import BUCKETS, bucket_of
 from specdec.sampling import filtered_logits
+from tests.engines.vllm.v2.engine import FORKS
 from tests.engines.vllm.v2.toy import LENGTH, STARTS, Result, V, tables
 
 FILTERED = {"temperature": 0.8, "top_k": 4, "top_p": 0.9, "min_p": 0.05}
@@ -42,15 +39,7 @@ RIGHT = [name for name, case in CASES.items() if "fault" not in case]
 def results() -> dict[str, Result]:
     pytest.importorskip("vllm")
     pytest.importorskip("triton")
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("toy.py"))],
-        input=json.dumps(list(CASES.values())),
-        capture_output=True,
-        text=True,
-        timeout=900,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
+    done = FORKS.run("tests.engines.vllm.v2.toy:main", list(CASES.values()))
     assert done.returncode == 0, done.stderr[-6000:]
     found = json.loads(done.stdout.splitlines()[-1])
     return {name: Result(**result) for name, result in zip(CASES, found, strict=True)}

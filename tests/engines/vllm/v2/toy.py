@@ -4,14 +4,11 @@ The toy's next token depends on the last one alone, so the law of what comes out
 scheduler may do: batches in any order, requests that sit out steps, fewer drafts than there are, prompts in chunks,
 slots that change hands, requests taken out and resumed elsewhere, placeholders for drafts that nobody proposed.
 
-Runs as a script, in a process of its own (interpreter.py): a list of cases as JSON on stdin, for each its Result on
-stdout.
+Runs in a process of its own (interpreter.py): `main` takes a list of cases, and prints a list of their Results as JSON.
 """
 
 import json
-import sys
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -19,8 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[4]))
 
 V, N, SLOTS = 7, 3, 24
 LENGTH = 5  # output tokens of a request that are compared
@@ -274,15 +269,7 @@ def _every_other_call(write: Any) -> Any:
     return sometimes
 
 
-def main() -> None:
-    from tests.engines.vllm.v2 import interpreter
-
-    cases = [Case(**case) for case in json.loads(sys.stdin.read())]
-    interpreter.enable_kernels()
+def main(cases: list[dict[str, Any]]) -> None:
     import vllm.v1.worker.cpu.shm  # noqa: F401 - as the CPU's V2 runner: streams and pinned memory are nothing there
 
-    print(json.dumps([asdict(Toy(case).run()) for case in cases]))
-
-
-if __name__ == "__main__":
-    main()
+    print(json.dumps([asdict(Toy(Case(**case)).run()) for case in cases]))
