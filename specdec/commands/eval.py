@@ -171,7 +171,7 @@ def _report(plan: "Plan", engine: bool, output: Path | None) -> dict[str, Any]:
         results = evaluate(plan, _task(bar))
         if engine:
             _measure(plan, results, output, _task(bar))
-    options = {k: v for k, v in asdict(plan).items() if isinstance(v, int | str | bool)}
+    options = {k: v for k, v in asdict(plan).items() if isinstance(v, int | str) and k != "steps"}
     return {
         "command": ["specdec", *sys.argv[1:]],
         "model": str(plan.model),

@@ -13,6 +13,7 @@ from specdec.evaluation.sheets import SHOWN, short_names
 
 COLOURS = ("#1a7f4e", "#5b6fd5", "#d9822b", "#a83279", "#2a9fb0", "#8a6a3a", "#6b7280", "#c0392b")
 COLUMNS = 3  # panels in a row
+HEADS_IN_LINE = 4  # of the legend
 
 
 def colours(report: dict[str, Any]) -> dict[str, str]:
@@ -24,7 +25,7 @@ def positions(report: dict[str, Any]) -> Figure:
     """Bars: acceptance of a sampled draft by position and head, a panel for each setting; lines: of a greedy draft."""
     names, colour = short_names(report["heads"]), colours(report)
     figure = Figure()
-    for axes, rows in _panels(report, figure):
+    for axes, rows in _panels(report, figure, "acceptance along held-out text"):
         width = 0.8 / len(rows)
         for i, row in enumerate(rows):
             x = np.arange(len(row["alpha"])) + 1 + (i - (len(rows) - 1) / 2) * width
@@ -32,7 +33,6 @@ def positions(report: dict[str, Any]) -> Figure:
             axes.hlines(row["greedy_alpha"], x - width / 2, x + width / 2, color="#1c2026", linewidth=1.5)
         axes.set_xticks(range(1, len(rows[0]["alpha"]) + 1))
         axes.set_xlabel("draft position")
-        axes.set_ylabel("acceptance along held-out text")
         axes.set_ylim(0, 1)
     _legend(figure, report, [_mark("target-only", linewidth=1.5)])
     return figure
@@ -46,8 +46,8 @@ def lengths(report: dict[str, Any]) -> Figure:
         rows = [row for row in report["results"] if row["head"] == head]
         x = np.arange(len(rows)) + 0.06 * (number - (len(report["heads"]) - 1) / 2)
         axes.plot(x, [row["length"] for row in rows], ":", marker=".", color=colour[head], alpha=0.7)
-        for key, style in (("predicted", {"fmt": "-o"}), ("measured", {"fmt": "x", "markersize": 9})):
-            some = [(place, row[key]) for place, row in zip(x, rows, strict=True) if key in row]
+        for key, aside, style in (("predicted", 0, {"fmt": "-o"}), ("measured", 0.03, {"fmt": "x", "markersize": 9})):
+            some = [(place + aside, row[key]) for place, row in zip(x, rows, strict=True) if key in row]
             if some:
                 axes.errorbar(
                     [place for place, _ in some], [f["length"] for _, f in some], [f["error"] for _, f in some],
@@ -56,25 +56,24 @@ def lengths(report: dict[str, Any]) -> Figure:
     axes.set_xticks(range(len(settings)), [s.replace(",", "\n") for s in settings])
     axes.set_ylabel("tokens per step")
     _plain(axes)
-    kinds = [
-        _mark("along held-out text", linestyle=":", marker="."),
-        _mark("predicted for serving", linestyle="-", marker="o", markerfacecolor="white"),
-        _mark("measured in the engine", linestyle="", marker="x", markersize=9),
-    ]
-    _legend(figure, report, kinds)
+    kinds = {
+        "length": _mark("along held-out text", linestyle=":", marker="."),
+        "predicted": _mark("predicted for serving", linestyle="-", marker="o", markerfacecolor="white"),
+        "measured": _mark("measured in the engine", linestyle="", marker="x", markersize=9),
+    }
+    _legend(figure, report, [mark for key, mark in kinds.items() if any(key in row for row in report["results"])])
     return figure
 
 
 def entropy(report: dict[str, Any]) -> Figure:
     """Dots: means of bins; lines: least squares. Filled and solid under rejection sampling, else target-only."""
     figure, colour = Figure(), colours(report)
-    for axes, rows in _panels(report, figure):
+    for axes, rows in _panels(report, figure, "expected tokens per step"):
         for row in rows:
             fits = {Curve(f["verify"], f["of"], f["entropy"]): f for f in row["entropy"]}
             for curve, filled in zip(SHOWN, (True, False), strict=True):
                 _draw_fit(axes, fits[curve], colour[row["head"]], filled)
         axes.set_xlabel("entropy of the target at T=1, nats")
-        axes.set_ylabel("expected tokens per step")
     kinds = [
         _mark("rejection sampling", linestyle="-", marker="o"),
         _mark("target-only", linestyle="--", marker="o", markerfacecolor="white"),
@@ -96,8 +95,8 @@ def _draw_fit(axes: Axes, fit: dict[str, Any], colour: str, filled: bool) -> Non
         axes.plot(ends, line, "-" if filled else "--", color=colour, linewidth=1.2)
 
 
-def _panels(report: dict[str, Any], figure: Figure) -> Iterator[tuple[Axes, list[dict[str, Any]]]]:
-    """An axes for each setting, with the setting's results by head."""
+def _panels(report: dict[str, Any], figure: Figure, value: str) -> Iterator[tuple[Axes, list[dict[str, Any]]]]:
+    """An axes for each setting, with the setting's results by head. value: what stands on the vertical axis."""
     settings = report["settings"]
     columns = min(COLUMNS, len(settings))
     lines = -(-len(settings) // columns)
@@ -109,6 +108,8 @@ def _panels(report: dict[str, Any], figure: Figure) -> Iterator[tuple[Axes, list
         _plain(axes)
     for axes in panels[len(settings) :]:
         axes.set_visible(False)
+    for axes in panels[::columns]:
+        axes.set_ylabel(value)
 
 
 def _plain(axes: Axes) -> None:
@@ -123,8 +124,12 @@ def _mark(label: str, **style: Any) -> Line2D:
 
 
 def _legend(figure: Figure, report: dict[str, Any], kinds: list[Line2D]) -> None:
-    """Heads by colour, then what the marks mean, above the panels."""
+    """Above the panels: what the marks mean, and heads by colour."""
     names, colour = short_names(report["heads"]), colours(report)
     heads = [_mark(names[h], color=colour[h], linewidth=5) for h in report["heads"]]
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.4 / figure.get_figheight()))
-    figure.legend(handles=heads + kinds, loc="upper center", ncols=len(heads + kinds), fontsize=9, frameon=False)
+    line = 0.26 / figure.get_figheight()  # of text, as a share of the height
+    lines = 1 + -(-len(heads) // HEADS_IN_LINE)
+    figure.tight_layout(rect=(0, 0, 1, 1 - (lines + 0.3) * line))
+    style: dict[str, Any] = {"loc": "upper center", "fontsize": 9, "frameon": False, "borderaxespad": 0.2}
+    figure.legend(handles=kinds, ncols=len(kinds), bbox_to_anchor=(0.5, 1), **style)
+    figure.legend(handles=heads, ncols=min(HEADS_IN_LINE, len(heads)), bbox_to_anchor=(0.5, 1 - line), **style)

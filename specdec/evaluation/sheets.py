@@ -68,23 +68,21 @@ def _along_text(report: dict[str, Any]) -> Sheet:
 
 
 def _served(report: dict[str, Any]) -> Sheet:
-    rows = []
+    rows, measured = [], any("measured" in row for row in report["results"])
     for name, row in _named(report):
-        if "predicted" not in row:
-            continue
-        predicted, measured = row["predicted"], row.get("measured")
-        cells = ["–", "–"]
-        if measured is not None:
-            cells = [_with_error(measured), f"{100 * (measured['length'] / predicted['length'] - 1):+.1f} %"]
-        rows.append([name, row["setting"], _with_error(predicted), *cells, _with_error(row["predicted_greedy"])])
+        if "predicted" in row:
+            cells = [_with_error(row["predicted"]), _with_error(row["predicted_greedy"])]
+            if measured:
+                difference = row["measured"]["length"] / row["predicted"]["length"] - 1
+                cells[1:1] = [_with_error(row["measured"]), f"{100 * difference:+.1f} %"]
+            rows.append([name, row["setting"], *cells])
     about = (
         "Tokens per step in serving, where the model writes its own text and each step begins where the last one "
-        "ended: predicted from text that the target sampled, and measured in the engine. ±: 95 %."
+        f"ended: predicted from text that the target sampled{', and measured in the engine' if measured else ''}. "
+        "±: 95 %. Target-only: with greedy drafts."
     )
-    return Sheet(
-        "acceptance length in serving", about,
-        ["head", "setting", "predicted", "measured", "difference", "predicted, target-only"], rows,
-    )  # fmt: skip
+    headings = ["head", "setting", "predicted", *(["measured", "difference"] if measured else []), "target-only"]
+    return Sheet("acceptance length in serving", about, headings, rows)
 
 
 def _with_error(figure: dict[str, Any]) -> str:
