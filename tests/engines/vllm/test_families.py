@@ -35,7 +35,13 @@ SIZES: dict[str, Any] = {"head_dim": 32, "hidden_size": 64, "num_attention_heads
 
 
 def run_engines(runs: dict[str, dict[str, Any]], folder: Path, **env: str) -> dict[str, Any]:
-    base = {**BASE, "max_model_len": 64, "max_num_seqs": 64, "enable_prefix_caching": False}
+    base = {
+        **BASE,
+        "max_model_len": 64,
+        "max_num_seqs": 64,
+        "enable_prefix_caching": False,
+        "num_gpu_blocks_override": 64,
+    }
     call = {
         "runs": {name: {**base, **run} for name, run in runs.items()},
         "prompt": PROMPT,
