@@ -12,12 +12,7 @@ from typing import cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import (
-    DistributedDataParallelKwargs,
-    DistributedType,
-    InitProcessGroupKwargs,
-    patch_environment,
-)
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, patch_environment
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -43,10 +38,7 @@ class Processes:
             self.accelerator = Accelerator(
                 cpu=device == "cpu" or not torch.cuda.is_available(),
                 mixed_precision="no",
-                kwargs_handlers=[
-                    InitProcessGroupKwargs(timeout=PATIENCE),
-                    DistributedDataParallelKwargs(broadcast_buffers=False),  # a head's buffers never change
-                ],
+                kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
             )
         self.device, self.count = self.accelerator.device, self.accelerator.num_processes
         self.rank, self.is_main = self.accelerator.process_index, self.accelerator.is_main_process
