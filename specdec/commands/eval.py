@@ -189,9 +189,13 @@ def _measure(plan: "Plan", results: "Results", output: Path | None, progress: Ca
     """Adds what the engine shows to the rows."""
     import tempfile
 
+    import torch
+
     from specdec.engines.vllm.acceptance import Load, run_load
     from specdec.evaluation.measured import Measured
 
+    if plan.device == "cuda":
+        torch.cuda.empty_cache()  # what the target took, which is gone by now
     load = Load(
         results.prompts, plan.output_tokens, [s.as_dict() for s in plan.settings], plan.steps, dtype=plan.dtype,
         draft_temperature="calibrated" if plan.calibrated else "same", seed=plan.seed,
