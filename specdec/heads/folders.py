@@ -11,18 +11,21 @@ from specdec.errors import SpecdecError
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `path` when the block ends without an exception; raises if `path` is taken."""
+    """A folder to fill, which becomes `path` when the block ends without an exception.
+
+    Raises SpecdecError: `path` is taken, cannot be written, or the disk is full.
+    """
     if path.exists():
         raise SpecdecError(f"{path} exists already: choose another --output, or remove it")
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a call that was killed
     try:
         partial.mkdir(parents=True)
-    except OSError as error:
-        raise SpecdecError(f"cannot write to {path.parent} ({error.strerror}): choose another --output") from None
-    try:
         yield partial
         os.replace(partial, path)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise SpecdecError(f"cannot write {path} ({error.strerror or error}): choose another --output") from error
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

@@ -192,6 +192,8 @@ def test_refusals(models, tmp_path):
     extract(models["mimo"], tmp_path / "head")
     with pytest.raises(SpecdecError, match="exists already"):
         extract(models["mimo"], tmp_path / "head")
+    with pytest.raises(SpecdecError, match=r"cannot write .*Not a directory"):
+        put_back(tmp_path / "head", models["mimo"], tmp_path / "head" / "config.json" / "new")
     with pytest.raises(SpecdecError, match="its family is mimo, the target's is qwen3_next"):
         put_back(tmp_path / "head", models["qwen3_next"], tmp_path / "new")
     with pytest.raises(SpecdecError, match="family 'llama' have no MTP layer of their own"):
