@@ -7,9 +7,9 @@ import torch
 from specdec.verify import cuda
 from specdec.verify.backends import BACKENDS
 from specdec.verify.cuda import Kernels
+from tests.helpers.threads import one_thread  # noqa: F401  a fixture, used here too
 from tests.kernels.cuda.subject import Split, build_emulation, why_no_emulation
 from tests.kernels.subject import Subject
-from tests.verify.conftest import one_thread  # noqa: F401  a fixture, used here too
 
 # (thread blocks to a row, bytes of shared memory): rows in the shared memory of one block and of a cluster of four, and
 # rows that do not fit.

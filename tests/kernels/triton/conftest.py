@@ -7,9 +7,9 @@ pytest.importorskip("triton")
 
 from specdec.verify import triton
 from specdec.verify.backends import BACKENDS
+from tests.helpers.threads import one_thread  # noqa: F401  a fixture, used here too
 from tests.kernels.subject import Subject
 from tests.kernels.triton.interpreter import patch_once
-from tests.verify.conftest import one_thread  # noqa: F401  a fixture, used here too
 
 
 @pytest.fixture(scope="session")
