@@ -10,6 +10,7 @@ from rich.console import Console
 
 from specdec.engines.command import KINDS
 from specdec.errors import SpecdecError
+from specdec.files import make_writable
 
 EXAMPLE = Path("examples/tiny-lm")
 TABLE_WIDTH = 120
@@ -103,10 +104,7 @@ def _chosen(runs: str) -> tuple:
 def _check_writable(output: Path) -> None:
     """Ten minutes of measuring must not end in a folder that cannot be written."""
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        probe = output / ".writable"
-        probe.touch()
-        probe.unlink()
+        make_writable(output)
     except OSError as error:
         raise SpecdecError(
             f"Cannot write to the folder {str(output)!r} ({error.strerror}): choose another --output."

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from specdec.commands.data_options import DATA, ChatTemplate, MessagesField, TextField
 from specdec.errors import SpecdecError
+from specdec.files import make_writable
 
 if TYPE_CHECKING:
     from specdec.evaluation.evaluate import Plan, Results
@@ -153,10 +154,7 @@ def _check_writable(json_file: Path | None, output: Path | None) -> None:
         if folder is None:
             continue
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            probe = folder / ".writable"
-            probe.touch()
-            probe.unlink()
+            make_writable(folder)
         except OSError as error:
             path = json_file if option == "--json" else folder
             raise SpecdecError(f"cannot write {path} ({error.strerror}): choose another {option}") from None

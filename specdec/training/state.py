@@ -1,8 +1,6 @@
 """The output folder of a run: the head, training_state.pt to go on from, training.json when done."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,8 @@ import torch
 
 from specdec.drafting import Calibration, save_calibration
 from specdec.errors import SpecdecError
-from specdec.heads.checkpoint import CONFIG, replace_file, save_head
+from specdec.files import make_writable, replace_file, replacing
+from specdec.heads.checkpoint import CONFIG, save_head
 from specdec.heads.module import MTPHead
 
 STATE, REPORT = "training_state.pt", "training.json"
@@ -22,9 +21,7 @@ def prepare_output(folder: Path, resume: bool) -> dict[str, Any] | None:
     Raises SpecdecError: not writable; holds a run or a head already and `resume` is off; nothing to resume; finished.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        make_writable(folder)
     except OSError as error:
         raise SpecdecError(f"cannot write to {folder} ({error.strerror}): choose another --output") from None
     if not resume:
@@ -63,12 +60,8 @@ def check_unchanged(folder: Path, state: dict[str, Any], fingerprints: dict[str,
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Writes training_state.pt whole or not at all."""
-    temporary = folder / f".{STATE}.tmp"
-    with temporary.open("wb") as file:
+    with replacing(folder / STATE) as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / STATE)
 
 
 def finish(
