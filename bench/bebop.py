@@ -2,11 +2,12 @@
 
     python bench/bebop.py --model MODEL --data TEXT --eval-data HELD_OUT --steps 200 --seeds 0 1 2
 
-A first head is trained with KL (or given with --start). From it, each contestant trains a head of its own: the same
-batches in the same order, the same steps, the same learning rates. Measured on held-out text, which no head has seen:
-acceptance length under rejection sampling (Bebop, arXiv 2606.12370) at every temperature and filter of the grid, with
-drafts at the request's own temperature and at the head's calibrated draft scale; at temperature 1 the slope of
-acceptance length against the target's entropy, with its 95 % interval. Means over the seeds, and their spread.
+A first head is trained with cross entropy, as models' own MTP layers are (or with another loss, or given with --start).
+From it, each contestant trains a head of its own: the same batches in the same order, the same steps, the same learning
+rates. Measured on held-out text, which no head has seen: acceptance length under rejection sampling (Bebop, arXiv
+2606.12370) at every temperature and filter of the grid, with drafts at the request's own temperature and at the head's
+calibrated draft scale; at temperature 1 the slope of acceptance length against the target's entropy, with its 95 %
+interval. Means over the seeds, and their spread.
 
 Interrupted, the same command goes on where it was. Seeds may train in processes of their own, at the same time: give
 each its --seeds and --train-only, then run the whole command for the tables.
@@ -26,17 +27,18 @@ import torch
 from _bebop.contestants import CONTESTANTS, SETTINGS
 from _bebop.measuring import measure_heads
 from _bebop.plots import draw
+from _bebop.screen import console
 from _bebop.tables import entropy_table, loss_table, robust_table
 from _bebop.training import KeptStates, train_head
-from rich.console import Console
 
 from specdec.errors import SpecdecError
+from specdec.files import make_writable, replace_file
 from specdec.provenance import provenance
 from specdec.training.data import TokenStream, load_streams
+from specdec.training.losses import LOSSES
 from specdec.training.settings import Settings
 from specdec.training.target import Target
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 START_SEED = 1_000_003
 COMMON = ("model", "data", "eval_data", "num_steps_ahead", "batch_tokens", "seq_len", "optimizer", "lr", "dtype")
 
@@ -51,8 +53,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("bench/results/bebop.json"), help="plots go beside it")
     parser.add_argument("--heads", nargs="+", default=list(CONTESTANTS), choices=list(CONTESTANTS))
     parser.add_argument("--labels", default="text", choices=["text", "target"], help="what ce learns: specdec train")
-    parser.add_argument("--start", type=Path, help="start from this head instead of training one with KL")
-    parser.add_argument("--start-steps", type=int, default=200)
+    parser.add_argument("--start", type=Path, help="start from this head instead of training one")
+    parser.add_argument("--start-loss", default="ce", choices=list(LOSSES))
+    parser.add_argument("--start-steps", type=int, default=400)
     parser.add_argument("--steps", type=int, required=True, help="optimiser steps of each head")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--train-only", action="store_true", help="train these heads and stop")
@@ -69,6 +72,11 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def folder(work: Path, name: str, seed: int) -> Path:
+    """Where a contestant's head of this seed is."""
+    return work / f"{name.replace(' ', '-')}-{seed}"
+
+
 def train_all(args: argparse.Namespace, target: Target, streams: tuple[TokenStream, TokenStream]) -> dict[str, Any]:
     """Reports of all heads by folder name."""
     common = {name: getattr(args, name) for name in COMMON} | {"tensorboard": False}
@@ -76,39 +84,40 @@ def train_all(args: argparse.Namespace, target: Target, streams: tuple[TokenStre
     reports: dict[str, Any] = {}
     if args.start is None:
         args.start = args.work / "start"
-        first = Settings(**common, output=args.start, loss="kl", steps=args.start_steps, seed=START_SEED)
+        first = Settings(**common, output=args.start, loss=args.start_loss, steps=args.start_steps, seed=START_SEED)
         reports["start"] = train_head(first, target, streams, KeptStates(target, 0), console.print)
     for seed in args.seeds:
         states = KeptStates(target, int(args.keep_gib * 2**30))
         for name in args.heads:
             own = CONTESTANTS[name] | ({"labels": args.labels} if name == "ce" else {})
             settings = Settings(
-                **common, **own, output=args.work / f"{name}-{seed}", steps=args.steps, seed=seed, init_from=args.start
+                **common, **own, output=folder(args.work, name, seed), steps=args.steps, seed=seed, init_from=args.start
             )  # fmt: skip
             reports[settings.output.name] = train_head(settings, target, streams, states, console.print)
     return reports
 
 
 def run(args: argparse.Namespace) -> None:
-    args.work.mkdir(parents=True, exist_ok=True)
+    make_writable(args.work)
+    make_writable(args.output.parent)
     target = Target(args.model, getattr(torch, args.dtype))
     streams = load_streams(target.tokenizer, args.data, args.calibrate_data or args.eval_data)
     reports = train_all(args, target, streams)
     if args.train_only:
         return
     began = time.monotonic()
-    folders = {name: [args.work / f"{name}-{seed}" for seed in args.seeds] for name in args.heads}
+    folders = {name: [folder(args.work, name, seed) for seed in args.seeds] for name in args.heads}
     results = measure_heads({"start": [args.start], **folders}, target, args)
     for table in (loss_table(results), robust_table(results), entropy_table(results)):
         console.print(table)
     content = {
         "question": __doc__.splitlines()[0], "command": " ".join(sys.argv), "provenance": provenance(),
         "measuring_seconds": round(time.monotonic() - began, 1), "steps": args.steps, "seeds": args.seeds,
-        "labels": args.labels, "settings": [asdict(setting) for setting in SETTINGS],
+        "labels": args.labels, "start": reports.get("start", str(args.start)),
+        "settings": [asdict(setting) for setting in SETTINGS],
         "minutes": {name: report["minutes"] for name, report in reports.items()}, "results": results,
     }  # fmt: skip
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(content, indent=1) + "\n")
+    replace_file(args.output, (json.dumps(content, indent=1) + "\n").encode())
     for path in (args.output, *draw(results, args.output)):
         console.print(f"written: {path}", soft_wrap=True)
 

@@ -40,6 +40,10 @@ part() { # name, seconds at most, command ...
   return "$status"
 }
 
+if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+  echo "gpu.sh: $python finds no GPU that its PyTorch can use: name another interpreter with PYTHON=..., or run elsewhere" >&2
+  exit 2
+fi
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | tee "$output/gpu.txt"
 part build 180 "$python" -m pip install -q --no-index --no-deps --no-build-isolation --target "$stage" "$checkout" || exit 1
 cp -r tests bench examples pyproject.toml "$stage"

@@ -135,6 +135,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="default: bench/results/verify-DEVICE.json")
     parser.add_argument("--again", action="store_true", help="run cells again that the output holds")
     args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("verify.py: --device cuda: PyTorch finds no usable GPU here; use --device cpu")
     args.output = args.output or Path(f"bench/results/verify-{args.device}.json")
     return args
 

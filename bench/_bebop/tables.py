@@ -6,6 +6,8 @@ from _bebop.contestants import SETTINGS
 from _bebop.measuring import Results, Run, lengths, mean_length
 from rich.table import Table
 
+from specdec.evaluation.sheets import interval
+
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title)
@@ -15,7 +17,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def loss_table(results: Results) -> Table:
-    """Bebop's Table 2: gains over ce in percent of its acceptance length; without ce, over the first."""
+    """Bebop's Table 2: gains over ce and over kl, in percent of their acceptance lengths."""
     table = _table(
         "acceptance length at temperature 1, rejection sampling, held-out text",
         "head", "seeds", "length", "over ce", "over kl", "lowest-highest", "acceptance per step", "target-only length",
@@ -55,14 +57,9 @@ def entropy_table(results: Results) -> Table:
     )  # fmt: skip
     for name, runs in results.items():
         entropies = [run["entropy"] for run in runs]
-        differences = [_interval(e["against_ce"], "difference") for e in entropies if "against_ce" in e]
+        differences = [interval(e["against_ce"], "difference") for e in entropies if "against_ce" in e]
         table.add_row(
-            name, *("\n".join(_interval(e[kind], "slope") for e in entropies) for kind in ("rejection", "target_only")),
+            name, *("\n".join(interval(e[kind], "slope") for e in entropies) for kind in ("rejection", "target_only")),
             "\n".join(differences),
         )  # fmt: skip
     return table
-
-
-def _interval(fit: dict, key: str) -> str:
-    value, low, high = fit[key], fit["low"], fit["high"]
-    return "" if value is None or low is None else f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"

@@ -84,8 +84,8 @@ def acceptances_at_zero(wanted: bool) -> Iterator[None]:
     """The reference's acceptance numbers are exactly 0, as a Philox number may be."""
     real = reference_module.uniform
 
-    def changed(sampling: SamplingBatch, b: int, offset: int, purpose: int) -> Tensor:
-        return real(sampling, b, offset, purpose) * (purpose != ACCEPT)
+    def changed(numbers: Mapping[int, Tensor], first_row: int, offset: int, purpose: int) -> Tensor:
+        return real(numbers, first_row, offset, purpose) * (purpose != ACCEPT)
 
     if wanted:
         reference_module.uniform = changed
