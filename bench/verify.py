@@ -18,6 +18,7 @@ On a GPU the time is the device's, with the host ahead of it; what the host take
 import argparse
 import itertools
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
