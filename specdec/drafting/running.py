@@ -22,6 +22,7 @@ from specdec.drafting.buckets import BUCKETS, bucket_of
 from specdec.drafting.calibration import LARGEST, SMALLEST, Calibration
 from specdec.drafting.overlap import overlap
 from specdec.sampling import SamplingBatch
+from specdec.upload import to_device
 from specdec.verify import Draft
 
 EVERY = 32  # verify steps
@@ -67,7 +68,7 @@ class DraftScales:
         self._steps += 1
         if self._steps % EVERY:
             return
-        requests, rows, drafts = _to_device(_first_drafts(counts, self._steps // EVERY * ROWS), target.device)
+        requests, rows, drafts = to_device(_first_drafts(counts, self._steps // EVERY * ROWS), target.device)
         kept = draft.rows[drafts]
         places = places[requests].masked_fill(kept < 0, GREEDY_PLACE)
         self.observe(target[rows], draft.logits[kept.clamp(min=0)], sampling.rows(requests), places, backend)
@@ -111,7 +112,3 @@ def _first_drafts(counts: Sequence[int], turn: int) -> Tensor:
     first = np.cumsum(number) - number
     some = np.roll(np.flatnonzero(number), -turn)[:ROWS]
     return torch.from_numpy(np.stack([some, first[some] + some, first[some]]))
-
-
-def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

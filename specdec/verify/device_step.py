@@ -8,6 +8,7 @@ from torch import Tensor
 
 from specdec.errors import BadLogitsError, SpecdecError
 from specdec.sampling import SamplingBatch
+from specdec.upload import to_device
 from specdec.verify.checks import check_sampling
 from specdec.verify.types import OnBadRow, VerifyInput, VerifyOutput
 
@@ -84,9 +85,7 @@ def _layout(counts: tuple[int, ...], device: torch.device, stream: int) -> tuple
     the counts are mostly the same, for the stream that the copy was ordered on."""
     rows = torch.tensor([0, *(c + 1 for c in counts)], dtype=torch.int32).cumsum(0, dtype=torch.int32)
     request = torch.arange(len(counts), dtype=torch.int32).repeat_interleave(rows.diff())
-    both = torch.cat([rows, request])
-    if device.type != "cpu":
-        both = both.pin_memory().to(device, non_blocking=True)
+    both = to_device(torch.cat([rows, request]), device)
     return both[: len(rows)], both[len(rows) :]
 
 

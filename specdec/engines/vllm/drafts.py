@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 
-from specdec.engines.vllm.upload import to_device
+from specdec.upload import to_device
 from specdec.verify.types import NUM_STATS
 
 CPU = torch.device("cpu")

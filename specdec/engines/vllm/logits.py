@@ -13,8 +13,8 @@ from vllm.v1.outputs import LogprobsTensors
 from vllm.v1.sample.logits_processor.builtin import LogitBiasLogitsProcessor, MinTokensLogitsProcessor
 from vllm.v1.sample.logits_processor.state import LogitsProcessors
 
-from specdec.engines.vllm.upload import to_device
 from specdec.sampling import SamplingBatch, filtered_logits
+from specdec.upload import to_device
 
 
 def processors_active(metadata: Any) -> bool:

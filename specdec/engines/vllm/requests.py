@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from specdec.drafting import DraftScales
-from specdec.engines.vllm.upload import to_device
 from specdec.sampling import SamplingBatch
+from specdec.upload import to_device
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity: rows are made once per request

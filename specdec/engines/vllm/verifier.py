@@ -18,7 +18,7 @@ from specdec.engines.vllm.figures import Figures
 from specdec.engines.vllm.logits import logprobs_of, processed_rows, processors_active
 from specdec.engines.vllm.requests import RequestTable
 from specdec.engines.vllm.thinking import ThinkingBudgets
-from specdec.engines.vllm.upload import to_device
+from specdec.upload import to_device
 from specdec.verify import Draft, VerifyOutput, verify
 
 

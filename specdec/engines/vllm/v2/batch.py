@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from specdec.engines.vllm.upload import to_device
+from specdec.upload import to_device
 
 
 @dataclass(frozen=True, eq=False)

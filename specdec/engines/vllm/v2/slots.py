@@ -8,8 +8,8 @@ from torch import Tensor
 
 from specdec.drafting import GREEDY_PLACE
 from specdec.engines.vllm.requests import Admissions, RequestSampling
-from specdec.engines.vllm.upload import to_device
 from specdec.sampling import SamplingBatch
+from specdec.upload import to_device
 
 
 class SlotTable:
