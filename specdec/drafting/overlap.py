@@ -5,7 +5,7 @@ from torch import Tensor
 
 from specdec.sampling import SamplingBatch
 from specdec.verify import sample_draft
-from specdec.verify.types import LOG_SUM_EXP, THRESHOLD, OnBadRow
+from specdec.verify.types import LOG_SUM_EXP, THRESHOLD
 
 
 @torch.no_grad()
@@ -21,19 +21,18 @@ def thresholds_of(logits: Tensor, sampling: SamplingBatch) -> Tensor:
     return found
 
 
-def overlap(target: Tensor, draft: Tensor, sampling: SamplingBatch, backend: str = "auto") -> Tensor:
-    """float32 [R]: sum(min(p, q)) of rows of logits [R, V] each, under sampling parameters [R].
+def probabilities(logits: Tensor, sampling: SamplingBatch, backend: str = "auto") -> Tensor:
+    """float32 [R, V]: what rows of logits [R, V] are sampled by, under sampling parameters [R].
 
-    NaN for greedy requests. A row that is no distribution gives some number; nothing is raised, nothing waits for the
-    device.
+    Greedy requests and rows that are no distribution get some numbers; nothing is raised, nothing waits for the device.
     """
-    p, q = (_probabilities(rows, sampling, backend, "repair") for rows in (target, draft))
-    return torch.minimum(p, q).sum(-1)
-
-
-def _probabilities(logits: Tensor, sampling: SamplingBatch, backend: str, on_bad_row: OnBadRow) -> Tensor:
-    """float32 [R, V]."""
-    stats = sample_draft(logits, sampling, 0, backend, on_bad_row)[1].to(torch.float32)
+    stats = sample_draft(logits, sampling, 0, backend, on_bad_row="repair")[1].to(torch.float32)
     wide = logits.float()
     log_p = wide / sampling.temperature[:, None] - stats[:, LOG_SUM_EXP, None]
     return log_p.exp_().masked_fill_(wide < stats[:, THRESHOLD, None], 0.0)
+
+
+def overlap(target: Tensor, draft: Tensor, sampling: SamplingBatch, backend: str = "auto") -> Tensor:
+    """float32 [R]: sum(min(p, q)) of rows of logits [R, V] each, otherwise as `probabilities`."""
+    p, q = (probabilities(rows, sampling, backend) for rows in (target, draft))
+    return torch.minimum(p, q).sum(-1)

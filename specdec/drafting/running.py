@@ -20,7 +20,7 @@ from torch import Tensor
 
 from specdec.drafting.buckets import BUCKETS, bucket_of
 from specdec.drafting.calibration import LARGEST, SMALLEST, Calibration
-from specdec.drafting.overlap import overlap
+from specdec.drafting.overlap import probabilities
 from specdec.sampling import SamplingBatch
 from specdec.upload import to_device
 from specdec.verify import Draft
@@ -80,7 +80,9 @@ class DraftScales:
         do not follow are left out, as are rows whose acceptance is no number.
         """
         factors = (1 / STEP, 1.0, STEP)
-        below, at, above = (overlap(target, draft.float() * f, sampling, backend).double() for f in factors)
+        p = probabilities(target, sampling, backend)
+        drawn = (probabilities(draft.float() * f, sampling, backend) for f in factors)
+        below, at, above = (torch.minimum(p, q).sum(-1).double() for q in drawn)
         gains = torch.stack([below - at, above - at], -1)  # [R, 2]
         bucket = places - len(BUCKETS)
         usable = ((bucket >= 0) & (bucket < len(BUCKETS)) & gains.isfinite().all(-1))[:, None]
