@@ -37,21 +37,25 @@ class ServerCommand:
         return " ".join([*(f"{name}={shlex.quote(value)}" for name, value in self.env.items()), shlex.join(self.argv)])
 
 
+def speculative_config(kind: Kind, head: str | None, num_drafts: int, drafter: Drafter = "head") -> dict[str, Any]:
+    """The engine's setting of that name, for every kind but `none`."""
+    if head is None and drafter != "own":
+        raise ValueError(f"a head is needed to run {kind!r}")
+    return {
+        "method": "eagle" if drafter == "eagle" else "mtp",
+        **({} if drafter == "own" else {"model": head}),
+        "num_speculative_tokens": num_drafts,
+        "draft_sample_method": "greedy" if kind == "greedy" else "probabilistic",
+    }
+
+
 def speculation_flags(
     kind: Kind, head: str | None, num_drafts: int, settings: Mapping[str, object], drafter: Drafter = "head"
 ) -> list[str]:
     """The engine's flags that switch speculation (and, except for `stock`, our worker) on."""
     if kind == "none":
         return []
-    if head is None and drafter != "own":
-        raise ValueError(f"a head is needed to run {kind!r}")
-    speculative = {
-        "method": "eagle" if drafter == "eagle" else "mtp",
-        **({} if drafter == "own" else {"model": head}),
-        "num_speculative_tokens": num_drafts,
-        "draft_sample_method": "greedy" if kind == "greedy" else "probabilistic",
-    }
-    flags = ["--speculative-config", json.dumps(speculative)]
+    flags = ["--speculative-config", json.dumps(speculative_config(kind, head, num_drafts, drafter))]
     if kind == "stock":
         return flags
     ours: dict[str, Any] = dict(settings)

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from specdec.engines.command import WORKER, cpu_environment
+from specdec.engines.command import WORKER, cpu_environment, speculative_config
 from specdec.engines.installed import require_vllm
 from specdec.engines.logs import last_words
 from specdec.errors import SpecdecError
@@ -115,10 +115,7 @@ def _run(model: str, head: str, load: Load, counters: Path, reports: TextIO) -> 
 
     size = -(-len(load.prompts) // PARTS)
     longest = max(map(len, load.prompts)) + load.output_tokens + load.num_drafts
-    speculative = {
-        "method": "mtp", "model": head, "num_speculative_tokens": load.num_drafts,
-        "draft_sample_method": "probabilistic",
-    }  # fmt: skip
+    speculative = speculative_config("specdec", head, load.num_drafts)
     arguments = engine_arguments(Path(model), longest, concurrency=size, eager=True, seed=load.seed)
     ours = {"specdec": {"drafts": {"temperature": load.draft_temperature}}}
     own = {"dtype": load.dtype, "worker_cls": WORKER, "speculative_config": speculative, "additional_config": ours}
