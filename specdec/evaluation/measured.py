@@ -9,8 +9,7 @@ import torch
 
 from specdec.errors import SpecdecError
 from specdec.evaluation.served import ratio_with_error
-
-Counts = dict[str, list[float]]  # counters' field -> its cells, see metrics/counters.py
+from specdec.metrics.counters import Counts
 
 
 @dataclass(frozen=True)

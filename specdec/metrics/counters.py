@@ -24,6 +24,7 @@ FIELDS = {
 }
 SIZE = sum(FIELDS.values())
 DIRECTORY_VARIABLE = "SPECDEC_METRICS_DIR"
+Counts = dict[str, list[float]]  # field -> its cells, as plain values
 
 
 def layout(cells: np.ndarray) -> dict[str, np.ndarray]:

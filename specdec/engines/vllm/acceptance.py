@@ -20,10 +20,9 @@ from specdec.engines.command import WORKER, cpu_environment, speculative_config
 from specdec.engines.installed import require_vllm
 from specdec.engines.logs import last_words
 from specdec.errors import SpecdecError
+from specdec.metrics.counters import DIRECTORY_VARIABLE, SIZE, Counts, layout
 
 PARTS = 8  # of the prompts at each setting, run one after the other: their spread is the figure's error
-
-Counts = dict[str, list[float]]  # counters' field -> its cells, see metrics/counters.py
 
 
 @dataclass(frozen=True)
@@ -101,8 +100,6 @@ def main() -> None:
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine here, in this process
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with tempfile.TemporaryDirectory() as folder, os.fdopen(call["reports"], "w") as reports:
-        from specdec.metrics.counters import DIRECTORY_VARIABLE
-
         os.environ[DIRECTORY_VARIABLE] = folder
         _run(call["model"], call["head"], Load(**call["load"]), Path(folder), reports)
 
@@ -136,7 +133,6 @@ def _run(model: str, head: str, load: Load, counters: Path, reports: TextIO) -> 
 def _counts(folder: Path) -> Counts:
     import numpy as np
 
-    from specdec.metrics.counters import SIZE, layout
     from specdec.metrics.export import read_all
 
     cells = sum(read_all(folder).values(), np.zeros(SIZE))
