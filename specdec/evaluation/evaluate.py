@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,9 @@ class Plan:
     def autocast(self) -> bool:
         return self.dtype == "bfloat16"
 
+    @cached_property
     def calibrations(self) -> list[Calibration]:
-        """Of each head."""
+        """Of each head; the files are read once."""
         return [load_calibration(folder) if self.calibrated else NEUTRAL for folder in self.heads]
 
 
@@ -79,7 +81,7 @@ def evaluate(plan: Plan, progress: Progress = lambda what, done, total: None) ->
     total = sum(len(w.tokens) for w in windows)
     figures = measure(
         heads, target, windows, plan.steps, plan.settings, plan.autocast,
-        lambda done: progress("held-out windows", done, total), plan.calibrations(),
+        lambda done: progress("held-out windows", done, total), plan.calibrations,
     )  # fmt: skip
     served = [_serve(plan, target, heads, prompts, number, progress) for number in range(len(plan.settings))]
     rows = []
@@ -138,7 +140,7 @@ def predict_all(
 ) -> list[tuple[Served, Served]]:
     """By head: with sampled and with greedy drafts, from outputs that the target sampled at this setting."""
     windows = continuation_windows(prompts, outputs, ROWS)
-    figures = measure(heads, target, windows, plan.steps, [setting], plan.autocast, calibrations=plan.calibrations())
+    figures = measure(heads, target, windows, plan.steps, [setting], plan.autocast, calibrations=plan.calibrations)
     starts = torch.tensor([len(prompt) - 1 for prompt in prompts])
     return [(predict(f[0], starts), predict(f[0], starts, greedy=True)) for f in figures]
 
