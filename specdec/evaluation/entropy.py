@@ -7,7 +7,7 @@ draws, which leaves out what the documents do to both.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -47,6 +47,11 @@ class Fit:
     high: float | None
     documents: int
     bins: list[dict[str, float]]
+
+    @classmethod
+    def of(cls, plain: dict[str, Any]) -> "Fit":
+        """From a report's plain values, where the curve's stand beside them."""
+        return cls(**{field.name: plain[field.name] for field in fields(cls)})
 
     def at(self, entropy: np.ndarray) -> np.ndarray:
         """The line there."""

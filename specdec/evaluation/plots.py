@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from specdec.evaluation.entropy import Curve
+from specdec.evaluation.entropy import Curve, Fit
 from specdec.evaluation.sheets import SHOWN, short_names
 
 COLOURS = ("#1a7f4e", "#5b6fd5", "#d9822b", "#a83279", "#2a9fb0", "#8a6a3a", "#6b7280", "#c0392b")
@@ -70,7 +70,7 @@ def entropy(report: dict[str, Any]) -> Figure:
     figure, colour = Figure(), colours(report)
     for axes, rows in _panels(report, figure, "expected tokens per step"):
         for row in rows:
-            fits = {Curve(f["verify"], f["of"], f["entropy"]): f for f in row["entropy"]}
+            fits = {Curve(f["verify"], f["of"], f["entropy"]): Fit.of(f) for f in row["entropy"]}
             for curve, filled in zip(SHOWN, (True, False), strict=True):
                 _draw_fit(axes, fits[curve], colour[row["head"]], filled)
         axes.set_xlabel("entropy of the target at T=1, nats")
@@ -85,14 +85,13 @@ def entropy(report: dict[str, Any]) -> Figure:
 PLOTS = {"positions": positions, "lengths": lengths, "entropy": entropy}
 
 
-def _draw_fit(axes: Axes, fit: dict[str, Any], colour: str, filled: bool) -> None:
-    x = np.array([b["entropy"] for b in fit["bins"]])
-    y = [b["value"] for b in fit["bins"]]
+def _draw_fit(axes: Axes, fit: Fit, colour: str, filled: bool) -> None:
+    x = np.array([b["entropy"] for b in fit.bins])
+    y = [b["value"] for b in fit.bins]
     axes.plot(x, y, "o", markersize=4, color=colour, markerfacecolor=colour if filled else "white")
-    if fit["slope"] is not None:
+    if fit.slope is not None:
         ends = np.array([x.min(), x.max()])
-        line = fit["intercept"] + fit["slope"] * ends
-        axes.plot(ends, line, "-" if filled else "--", color=colour, linewidth=1.2)
+        axes.plot(ends, fit.at(ends), "-" if filled else "--", color=colour, linewidth=1.2)
 
 
 def _panels(report: dict[str, Any], figure: Figure, value: str) -> Iterator[tuple[Axes, list[dict[str, Any]]]]:

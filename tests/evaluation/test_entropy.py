@@ -1,10 +1,12 @@
 """The line, its interval over documents, and the comparison of two heads, on points with a known law."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
 
-from specdec.evaluation.entropy import CURVES, Curve, fit, slope_difference
+from specdec.evaluation.entropy import CURVES, Curve, Fit, fit, slope_difference
 from specdec.evaluation.measure import Figures
 
 LENGTH = Curve("rejection", "length", "temperature_1")
@@ -41,6 +43,7 @@ def test_the_line_is_least_squares(sample):
     lowest = np.argsort(x)[:600]
     assert found.bins[0]["entropy"] == pytest.approx(x[lowest].mean())
     assert found.bins[0]["value"] == pytest.approx(y[lowest].mean())
+    assert Fit.of({**ONE._asdict(), **asdict(found)}) == found  # a report has them side by side
     assert found.at(np.array([1.0]))[0] == pytest.approx(slope + intercept, abs=1e-6)
 
 
