@@ -9,9 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from specdec.engines.checks import OWN_MTP
 from specdec.errors import SpecdecError
 from specdec.heads import HeadConfig, load_head, save_head
 from specdec.heads.checkpoint import load_head_config
+from specdec.heads.families import FAMILIES
 from specdec.heads.native import extract
 from specdec.heads.put_back import put_back
 from specdec.heads.target_config import load_config
@@ -28,6 +30,12 @@ def models(tmp_path_factory):
     """Family -> folder of a model in three files; qwen3_5_text in one, float32."""
     root = tmp_path_factory.mktemp("models")
     return {f: make_native(root / f, f, **({} if f == "qwen3_5_text" else SPLIT)) for f in NATIVE_FAMILIES}
+
+
+def test_serve_and_heads_know_the_same_families():
+    """`specdec serve` has a table of its own, which needs neither PyTorch nor transformers."""
+    families = {name: FAMILIES.get(name) for name in FAMILIES.names()}
+    assert {name: family.native.count for name, family in families.items() if family.native} == OWN_MTP
 
 
 def contents(folder: Path) -> dict[str, bytes]:
