@@ -1,0 +1,1 @@
+from tests.helpers.threads import one_thread  # noqa: F401  a fixture
