@@ -24,6 +24,7 @@ Examples:
   specdec serve examples/tiny-lm/model --head examples/tiny-lm/head
   specdec generate --model DIR --data TEXT --output own.jsonl
   specdec train --model DIR --data own.jsonl --output HEAD --loss e2e-tv
+  specdec sae info SAE      what a sparse autoencoder is, and whether it fits a model
   specdec COMMAND --help    the options of one command, with examples
 """
 
@@ -41,6 +42,7 @@ COMMANDS = {
     "demo": Entry("specdec.commands.demo", "demo", "Serve a model with and without its head: the gain."),
     "train": Entry("specdec.commands.train", "train", "Train an MTP head for a model."),
     "head": Entry("specdec.commands.head", "app", "A model's own MTP layer: take it out, put it back; EAGLE folders."),
+    "sae": Entry("specdec.commands.sae", "app", "Sparse autoencoders: what one is, train one, list its features."),
     "generate": Entry(
         "specdec.commands.generate", "generate", "Let the model continue text, for its head to train on."
     ),
