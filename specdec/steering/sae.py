@@ -75,7 +75,11 @@ class SAE:
 
     def encode(self, x: Tensor) -> Tensor:
         """Activations [..., s] of all features for x [..., d], in the SAE's type."""
-        return self.activation(self._normalized(x) @ self.W_enc + self.b_enc)
+        return self.activation(self.pre_activations(x))
+
+    def pre_activations(self, x: Tensor) -> Tensor:
+        """What `activation` is applied to: [..., s] for x [..., d]."""
+        return self._normalized(x) @ self.W_enc + self.b_enc
 
     def encode_features(self, x: Tensor, ids: Tensor) -> Tensor:
         """Those of the features ids [n] alone: [..., n], equal to encode(x)[..., ids] up to rounding."""
