@@ -6,7 +6,7 @@
 Unknown keys and values stop the start with one sentence.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -45,10 +45,41 @@ class DraftSettings(_Section):
     kept_mib: float | None = Field(default=None, gt=0)
 
 
+class PlacedFile(_Section):
+    """An SAE or a vector: path, and the decoder layer whose output it belongs to (0-based); None: as the file says."""
+
+    path: str
+    layer: int | None = Field(default=None, ge=0)
+
+
+class SteeringSettings(_Section):
+    """What requests may steer with (specdec/steering/program.py). Nothing named: steering is off.
+
+    saes: by name, anything that load_sae reads. vectors: by name, safetensors files with one tensor [width]. layers:
+    where requests may bring vectors of their own (0-based; that decoder layer's output). presets: programs by name.
+
+    max_programs: different programs that run at once; a request with one more waits until a place is free. max_edits:
+    of one layer in one program. max_strength: bound on every number of an edit.
+    """
+
+    saes: dict[str, str | PlacedFile] = {}
+    vectors: dict[str, str | PlacedFile] = {}
+    layers: list[Annotated[int, Field(ge=0)]] = []
+    presets: dict[str, dict[str, Any]] = {}
+    max_programs: int = Field(default=32, ge=1)
+    max_edits: int = Field(default=8, ge=1)
+    max_strength: float = Field(default=1000.0, gt=0, allow_inf_nan=False)
+
+    @property
+    def enabled(self) -> bool:
+        return bool(self.saes or self.vectors or self.layers)
+
+
 class Settings(_Section):
     verify: VerifySettings = VerifySettings()
     drafts: DraftSettings = DraftSettings()
     metrics: MetricsSettings = MetricsSettings()
+    steering: SteeringSettings = SteeringSettings()
 
 
 def parse_settings(additional_config: Any) -> Settings:

@@ -12,4 +12,8 @@ def __getattr__(name: str) -> Any:
         from specdec.engines.vllm.worker import Worker
 
         return Worker
+    if name == "Scheduler":
+        from specdec.engines.vllm.steering.scheduler import Scheduler
+
+        return Scheduler
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,23 +8,28 @@ import copy
 from collections.abc import Collection
 from typing import Any
 
+from specdec.config import parse_settings
 from specdec.engines.command import WORKER
 from specdec.errors import SpecdecError
 
 # Attribute of a speculative config whose engine runs our worker.
 OURS = "specdec_verifies"
+SCHEDULER = "specdec.engines.vllm.Scheduler"
 
 
 def apply() -> None:
     """Called once per process by the plugin's entry point."""
-    _draft_ids_come_with_the_output()
+    _engines_with_our_worker()
     _min_p_and_logit_bias_are_served()
+    _programs_are_checked_at_admission()
+    _prefix_cache_tells_programs_apart()
 
 
-def _draft_ids_come_with_the_output() -> None:
-    """Reason: executor.py. An executor could also be named on the command line, but then every user would have to.
+def _engines_with_our_worker() -> None:
+    """Reasons: executor.py, steering/scheduler.py. Both could also be named on the command line, but then every user
+    would have to.
 
-    This is also where a process first sees the whole configuration, so the speculative config is marked here.
+    This is where a process first sees the whole configuration, so the speculative config is marked here too.
     """
     from vllm.v1.executor.abstract import Executor
 
@@ -34,6 +39,7 @@ def _draft_ids_come_with_the_output() -> None:
         chosen = original(vllm_config)
         if vllm_config.parallel_config.worker_cls != WORKER:
             return chosen
+        _choose_scheduler(vllm_config)
         if vllm_config.speculative_config is not None:
             setattr(vllm_config.speculative_config, OURS, True)
         from vllm.v1.executor.multiproc_executor import MultiprocExecutor
@@ -46,6 +52,31 @@ def _draft_ids_come_with_the_output() -> None:
         return CarryingExecutor
 
     Executor.get_class = staticmethod(get_class)
+
+
+def _choose_scheduler(vllm_config: Any) -> None:
+    scheduler, steering = vllm_config.scheduler_config, parse_settings(vllm_config.additional_config).steering
+    if not steering.enabled or scheduler.scheduler_cls == SCHEDULER:
+        return
+    if scheduler.scheduler_cls is not None:
+        raise SpecdecError(
+            f"--scheduler-cls {scheduler.scheduler_cls} does not keep count of steering programs: leave it out"
+        )
+    scheduler.scheduler_cls = SCHEDULER
+
+
+def _programs_are_checked_at_admission() -> None:
+    """Reason: steering/admission.py. vLLM hands `extra_args` on as they came, to whoever may understand them."""
+    from specdec.engines.vllm.steering.admission import patch_input_processor
+
+    patch_input_processor()
+
+
+def _prefix_cache_tells_programs_apart() -> None:
+    """Reason: steering/cache_keys.py. vLLM's block hashes leave `extra_args` out."""
+    from specdec.engines.vllm.steering.cache_keys import patch_block_hashes
+
+    patch_block_hashes()
 
 
 def _min_p_and_logit_bias_are_served() -> None:

@@ -43,6 +43,17 @@ def scaled_logits(
     return logits * scale[:, None].to(logits.dtype)
 
 
+def when_removed(runner: Any, forget: Callable[[str], object]) -> None:
+    """The V1 runner calls `forget` with the id of each request that is over."""
+    before = runner._on_request_state_removed
+
+    def removed(request_id: str, state: Any) -> None:
+        before(request_id, state)
+        forget(request_id)
+
+    runner._on_request_state_removed = removed
+
+
 def make_counters(runner: Any) -> StepCounters:
     served = runner.model_config.served_model_name
     path = os.environ.get(DIRECTORY_VARIABLE)

@@ -1,6 +1,5 @@
 """`--worker-cls specdec.engines.vllm.Worker`: the platform's own worker, with the verify step and drafting replaced."""
 
-from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from vllm.distributed.parallel_state import get_tensor_model_parallel_rank
@@ -19,7 +18,9 @@ from specdec.engines.vllm.executor import carry
 from specdec.engines.vllm.figures import Reporter
 from specdec.engines.vllm.proposer import MTPProposer
 from specdec.engines.vllm.requests import RequestTable
-from specdec.engines.vllm.shared import admissions_of, draft_scales_of, kept_requests, make_counters
+from specdec.engines.vllm.shared import admissions_of, draft_scales_of, kept_requests, make_counters, when_removed
+from specdec.engines.vllm.steering.install import Steering, prepare_v1_steps, prepare_v2_steps, sources_of
+from specdec.engines.vllm.steering.sources import Sources
 from specdec.engines.vllm.verifier import Verifier
 from specdec.errors import SpecdecError
 
@@ -37,6 +38,7 @@ logger = init_logger(__name__)
 class Worker(PlatformWorker):
     """Settings are checked before anything is loaded; see specdec/config.py for them."""
 
+    _sources: Sources | None = None  # what steering needs, until the model is loaded
     _v2: "V2Adapter | None" = None  # where vLLM's V2 model runner is in use
     _reporter: Reporter | None = None
 
@@ -45,6 +47,7 @@ class Worker(PlatformWorker):
         _check_combination(vllm_config)
         self.specdec_settings = parse_settings(vllm_config.additional_config)
         _check_head(vllm_config)
+        self._sources = sources_of(vllm_config, self.specdec_settings)
         super().__init__(vllm_config, *args, **kwargs)
 
     def init_device(self) -> None:
@@ -63,6 +66,13 @@ class Worker(PlatformWorker):
         super().load_model(**how)
         if self._v2 is not None:
             self._reporter = self._v2.install()
+        if self._sources is not None:
+            runner = self.model_runner
+            steering = Steering(
+                self.vllm_config, self.specdec_settings, self._sources, runner.get_model(), runner.device
+            )
+            (prepare_v2_steps if self.use_v2_model_runner else prepare_v1_steps)(runner, steering)
+            self._sources = None
 
     def sample_tokens(self, grammar_output: Any) -> Any:
         output = super().sample_tokens(grammar_output)
@@ -110,14 +120,10 @@ def install(runner: Any, settings: Settings, count: bool) -> Reporter:
     runner.specdec_verifier = Verifier(runner, table, store, settings.verify, reports=count, scales=scales)
     runner._sample = runner.specdec_verifier.sample
 
-    def on_removed(runner: Any, request_id: str, state: Any) -> None:
-        type(runner)._on_request_state_removed(runner, request_id, state)
-        table.forget(request_id)
-        runner.specdec_verifier.forget(request_id)
-        if store is not None:
-            store.release(request_id)
-
-    runner._on_request_state_removed = MethodType(on_removed, runner)
+    when_removed(runner, table.forget)
+    when_removed(runner, runner.specdec_verifier.forget)
+    if store is not None:
+        when_removed(runner, store.release)
     counters = make_counters(runner) if settings.metrics.enabled and count else None
     return Reporter(runner.specdec_verifier.take_figures, counters)
 

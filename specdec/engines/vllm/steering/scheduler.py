@@ -1,0 +1,59 @@
+"""A scheduler that keeps the number of different programs at once within what the worker has places for.
+
+A request whose program finds no place waits, and those behind it that need none go on. Chosen by patches.py where
+steering is on.
+"""
+
+from typing import Any
+
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.scheduler import Scheduler as SyncScheduler
+from vllm.v1.request import RequestStatus
+
+from specdec.config import parse_settings
+from specdec.engines.vllm.steering.carried import program_of
+
+
+class Scheduler(SyncScheduler):
+    """Before vLLM's own `schedule`, requests without a place are taken out of its waiting queue, then put back.
+
+    Where scheduling is asynchronous, an AsynchronousScheduler is made: one name serves both.
+    """
+
+    def __new__(cls, vllm_config: Any, *args: Any, **kwargs: Any) -> Any:
+        return object.__new__(AsynchronousScheduler if vllm_config.scheduler_config.async_scheduling else cls)
+
+    def __init__(self, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(vllm_config, *args, **kwargs)
+        self._places = parse_settings(vllm_config.additional_config).steering.max_programs
+
+    def schedule(self, *args: Any, **kwargs: Any) -> Any:
+        waiting = self._without_place()
+        if not waiting:
+            return super().schedule(*args, **kwargs)
+        self.waiting.remove_requests(waiting)
+        try:
+            return super().schedule(*args, **kwargs)
+        finally:
+            for request in reversed(waiting):
+                self.waiting.prepend_request(request)
+
+    def _without_place(self) -> list[Any]:
+        """Those of the waiting requests whose program finds no place."""
+        programs = [(request, program_of(request.sampling_params)) for request in [*self.running, *self.waiting]]
+        asked = [(request, program.key) for request, program in programs if program is not None]
+        # A worker keeps the programs of requests that were preempted.
+        started = RequestStatus.RUNNING, RequestStatus.PREEMPTED
+        held = {key for request, key in asked if request.status in started}
+        without = []
+        for request, key in asked:
+            if request.status not in started and key not in held:
+                if len(held) < self._places:
+                    held.add(key)
+                else:
+                    without.append(request)
+        return without
+
+
+class AsynchronousScheduler(Scheduler, AsyncScheduler):
+    """For asynchronous scheduling."""
