@@ -45,6 +45,18 @@ def test_states_before_the_final_norm(tmp_path):
     assert not torch.allclose(target.hidden(windows), states[-1], atol=0.1)
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen3", "mimo", "qwen3_next"])
+@torch.no_grad()
+def test_stream_behind_a_layer(tmp_path, family):
+    """Against transformers' own hidden states, where entry L + 1 is what layer L returns, before the final norm."""
+    target = Target(make_target(tmp_path, family, **CHANGES.get(family, {})), torch.float32)
+    windows = TokenStream.pack([[5, 6, 7, 8], [9, 10, 11]], start=0).windows(torch.tensor([0, 1]), 8)
+    states = target.model.model(windows.tokens[:1, :5], output_hidden_states=True).hidden_states
+    torch.testing.assert_close(target.hidden(windows, layer=0)[0, :5], states[1][0], rtol=1e-4, atol=1e-5)
+    last = target.model.model.norm(target.hidden(windows, layer=1))  # the last of two
+    torch.testing.assert_close(last, target.normed(target.hidden(windows)), rtol=1e-4, atol=1e-5)
+
+
 def test_unsupported_family(tmp_path):
     make_target(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}')
