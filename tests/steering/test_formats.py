@@ -143,6 +143,22 @@ def test_dictionary_learning_of_another_place_is_not_the_stream(tmp_path):
     assert (load_sae(folder).layer, load_sae(folder).hook) == (None, "mlp_out_layer_3")
 
 
+def test_gemma_scope_by_the_name_of_its_release(tmp_path):
+    for release, layer, hook in (
+        ("gemma-scope-9b-it-res/layer_9", 9, "blocks.9.hook_resid_post"),
+        ("models--google--gemma-scope-2b-pt-mlp/snapshots/1/layer_9", None, "blocks.9.hook_mlp_out"),
+        ("gemma-scope-2b-pt-att/layer_9", None, "blocks.9.attn.hook_z"),
+        ("gemma-scope-2b-pt-res/embedding", None, "hook_embed"),
+        ("nameless/layer_9", None, None),
+    ):
+        folder = Path(shutil.copytree(FOLDERS[GEMMA], tmp_path / release / "width_16k"))
+        assert (load_sae(folder).layer, load_sae(folder).hook) == (layer, hook), release
+    assert load_sae(tmp_path / "gemma-scope-9b-it-res/layer_9/width_16k").model_name == "google/gemma-2-9b-it"
+    folder = Path(shutil.copytree(FOLDERS[GEMMA], tmp_path / "gemma-scope-2b-pt-transcoders" / "layer_9"))
+    with pytest.raises(SpecdecError, match="is of Gemma Scope's transcoders"):
+        load_sae(folder)
+
+
 def test_what_is_no_sae(tmp_path):
     with pytest.raises(SpecdecError, match=r"no SAE at .*nowhere: check the path"):
         load_sae(tmp_path / "nowhere")
