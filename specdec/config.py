@@ -6,9 +6,9 @@
 Unknown keys and values stop the start with one sentence.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from specdec.errors import SpecdecError
 
@@ -51,6 +51,11 @@ class PlacedFile(_Section):
     path: str
     layer: int | None = Field(default=None, ge=0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
 
 class SteeringSettings(_Section):
     """What requests may steer with (specdec/steering/program.py). Nothing named: steering is off.
@@ -62,8 +67,8 @@ class SteeringSettings(_Section):
     of one layer in one program. max_strength: bound on every number of an edit.
     """
 
-    saes: dict[str, str | PlacedFile] = {}
-    vectors: dict[str, str | PlacedFile] = {}
+    saes: dict[str, PlacedFile] = {}
+    vectors: dict[str, PlacedFile] = {}
     layers: list[Annotated[int, Field(ge=0)]] = []
     presets: dict[str, dict[str, Any]] = {}
     max_programs: int = Field(default=32, ge=1)
@@ -99,6 +104,7 @@ def _first_problem(error: ValidationError, raw: dict[str, Any]) -> str:
     if problem["type"] == "extra_forbidden":
         section: Any = Settings
         for part in problem["loc"][:-1]:
-            section = section.model_fields[part].annotation
+            names = getattr(section, "model_fields", None)
+            section = get_args(section)[1] if names is None else names[part].annotation  # a dict of sections, or one
         return f"unknown setting {where!r}; known there: {', '.join(section.model_fields)}"
     return f"setting {where!r} is {problem['input']!r}: {problem['msg']}"

@@ -20,7 +20,7 @@ def test_verify_methods(method: str) -> None:
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"verfy": {}}, "unknown setting 'specdec.verfy'; known there: verify, drafts, metrics"),
+        ({"verfy": {}}, "unknown setting 'specdec.verfy'; known there: verify, drafts, metrics, steering"),
         ({"verify": {"metod": "token"}}, "unknown setting 'specdec.verify.metod'; known there: method, backend"),
         (
             {"verify": {"method": "fast"}},
@@ -28,6 +28,12 @@ def test_verify_methods(method: str) -> None:
         ),
         ({"drafts": {"kept_mib": 0}}, "setting 'specdec.drafts.kept_mib' is 0: Input should be greater than 0"),
         ({"metrics": {"enabled": "often"}}, "setting 'specdec.metrics.enabled' is 'often'"),
+        (
+            {"steering": {"saes": {"a": {"path": "x", "layr": 3}}}},
+            "'specdec.steering.saes.a.layr'; known there: path, layer",
+        ),
+        ({"steering": {"saes": {"a": 3}}}, "setting 'specdec.steering.saes.a' is 3"),
+        ({"steering": {"max_programs": 0}}, "setting 'specdec.steering.max_programs' is 0"),
         ([1], "must be an object of settings, not [1]"),
     ],
 )
@@ -35,3 +41,9 @@ def test_faults_are_named(given: object, sentence: str) -> None:
     with pytest.raises(SpecdecError) as error:
         parse_settings({"specdec": given})
     assert sentence in str(error.value)
+
+
+def test_a_file_may_be_a_path_alone() -> None:
+    steering = parse_settings({"specdec": {"steering": {"saes": {"a": "x", "b": {"path": "y", "layer": 3}}}}}).steering
+    assert [(file.path, file.layer) for file in steering.saes.values()] == [("x", None), ("y", 3)]
+    assert steering.enabled and not parse_settings(None).steering.enabled

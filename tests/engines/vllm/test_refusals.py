@@ -35,7 +35,7 @@ def test_a_truncated_head(tmp_path: Path) -> None:
 
 def test_an_unknown_setting() -> None:
     said = fail_child(ours(3, settings={"verfy": {"method": "token"}}))
-    assert "unknown setting 'specdec.verfy'; known there: verify, drafts, metrics" in said
+    assert "unknown setting 'specdec.verfy'; known there: verify, drafts, metrics, steering" in said
 
 
 def test_no_room_for_one_request() -> None:

@@ -17,6 +17,7 @@ from specdec.steering.program import Catalog
 
 def patch_input_processor() -> None:
     """Called by patches.py, in every process."""
+    from vllm.exceptions import VLLMValidationError
     from vllm.v1.engine.input_processor import InputProcessor
 
     build, process = InputProcessor.__init__, InputProcessor.process_inputs
@@ -28,7 +29,10 @@ def patch_input_processor() -> None:
 
     def process_admitted(self: Any, *args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(self, *args, **kwargs)
-        bound.arguments["params"] = admitted(bound.arguments["params"], self.specdec_catalog)
+        try:
+            bound.arguments["params"] = admitted(bound.arguments["params"], self.specdec_catalog)
+        except SpecdecError as error:
+            raise VLLMValidationError(str(error)) from None  # what vLLM answers with HTTP 400
         return process(*bound.args, **bound.kwargs)
 
     InputProcessor.__init__ = build_with_catalog  # type: ignore[method-assign]

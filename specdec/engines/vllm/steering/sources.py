@@ -37,10 +37,9 @@ def load_sources(settings: SteeringSettings, text_config: Any) -> Sources:
     no program.
     """
     width, count = text_config.hidden_size, text_config.num_hidden_layers
-    saes = {name: _sae(name, _placed(value), width, count) for name, value in settings.saes.items()}
+    saes = {name: _sae(name, placed, width, count) for name, placed in settings.saes.items()}
     vectors, vector_layers = {}, {}
-    for name, value in settings.vectors.items():
-        placed = _placed(value)
+    for name, placed in settings.vectors.items():
         vectors[name] = _vector(name, placed.path, width)
         vector_layers[name] = _layer(f"steering.vectors.{name}", placed.layer, count)
     catalog = Catalog(
@@ -54,10 +53,6 @@ def load_sources(settings: SteeringSettings, text_config: Any) -> Sources:
     )
     catalog.check_presets()
     return Sources(saes, vectors, catalog)
-
-
-def _placed(value: str | PlacedFile) -> PlacedFile:
-    return PlacedFile(path=value) if isinstance(value, str) else value
 
 
 def _sae(name: str, placed: PlacedFile, width: int, count: int) -> SAE:
