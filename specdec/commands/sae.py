@@ -107,7 +107,11 @@ def features(
     data: Annotated[list[Path], typer.Option(help=DATA)],
     output: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("features.html"),
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the same to this file as JSON.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Features listed: those that agree most on a token first.")] = 100,
+    count: Annotated[int, typer.Option(min=1, help="Features listed.")] = 100,
+    order: Annotated[
+        str,
+        typer.Option(help="density or highest (largest first), one-token, or many-tokens (those that stand for more)."),
+    ] = "density",
     feature: Annotated[list[int] | None, typer.Option(help="List this feature instead. Repeatable.")] = None,
     snippets: Annotated[int, typer.Option(min=1, help="Places shown of each feature.")] = 8,
     windows: Annotated[int, typer.Option(min=1, help="Windows read, evenly spread over the text.")] = 512,
@@ -128,7 +132,7 @@ def features(
     from specdec.training.formats import Fields
 
     reading = Reading(Fields(text_field, messages_field), chat_template)
-    wanted = Wanted(model, sae, data, reading, count, feature or [], snippets, windows, seq_len, k)
+    wanted = Wanted(model, sae, data, reading, count, order, feature or [], snippets, windows, seq_len, k)
     write_features(wanted, output, json_file, console)
 
 

@@ -12,7 +12,7 @@ from specdec.errors import SpecdecError
 from specdec.files import replace_file
 from specdec.steering import SAE, load_sae
 from specdec.steering.describe import describe
-from specdec.steering.features import Feature, Peaks, by_agreement, find_peaks, list_features
+from specdec.steering.features import Feature, Peaks, find_peaks, list_features, ordered
 from specdec.steering.features_page import features_page
 from specdec.steering.fit import misfit, model_config
 from specdec.training.batches import held_out_windows
@@ -33,6 +33,7 @@ class Wanted:
     data: list[Path]
     reading: Reading
     count: int
+    order: str
     features: list[int]
     snippets: int
     windows: int
@@ -42,6 +43,7 @@ class Wanted:
 
 def write_features(wanted: Wanted, output: Path, json_file: Path | None, console: Console) -> None:
     check_paths(wanted.data)
+    ordered([], wanted.order)  # a wrong name is told before the work, not after
     sae = load_sae(wanted.sae, wanted.k)
     if reason := misfit(sae, model_config(wanted.model)):
         raise SpecdecError(reason)
@@ -64,11 +66,11 @@ def write_features(wanted: Wanted, output: Path, json_file: Path | None, console
 
 
 def _listed(wanted: Wanted, sae: SAE, target: Target, windows: Sequence[Windows], peaks: Peaks) -> list[Feature]:
-    """Those asked for, or those that agree most: of features active in enough windows to show what they stand for."""
+    """Those asked for, or the first in order of all that are active in enough windows to show what they stand for."""
     if wanted.features:
         return list_features(sae, target, windows, peaks, wanted.features)
     shown = (peaks.values > 0).all(dim=0).nonzero()[:, 0].tolist()
-    return by_agreement(list_features(sae, target, windows, peaks, shown))[: wanted.count]
+    return ordered(list_features(sae, target, windows, peaks, shown), wanted.order)[: wanted.count]
 
 
 def _peaks(sae: SAE, target: Target, windows: Sequence[Windows], count: int, console: Console) -> Peaks:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from specdec.errors import SpecdecError
 from specdec.steering.sae import SAE
 from specdec.training.data import Windows
 from specdec.training.target import Target
@@ -89,9 +90,19 @@ def list_features(
     return [_feature(target, rows, peaks, j, names) for j, names in zip(ids, promoted, strict=True)]
 
 
-def by_agreement(features: Sequence[Feature]) -> list[Feature]:
-    """Those that fire on one token first; among equals, the denser one."""
-    return sorted(features, key=lambda f: (-f.agreement, -f.density))
+ORDERS: dict[str, Callable[[Feature], tuple[float, ...]]] = {
+    "density": lambda f: (-f.density,),
+    "highest": lambda f: (-f.highest,),
+    "one-token": lambda f: (-f.agreement, -f.density),  # those that are active on one token first
+    "many-tokens": lambda f: (f.agreement, -f.density),  # those that stand for more than a token
+}
+
+
+def ordered(features: Sequence[Feature], order: str) -> list[Feature]:
+    """SpecdecError: an order of another name."""
+    if order not in ORDERS:
+        raise SpecdecError(f"--order {order!r} is unknown: use one of {', '.join(ORDERS)}")
+    return sorted(features, key=ORDERS[order])
 
 
 def _feature(

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from specdec.pages import facts, page
-from specdec.steering.describe import describe
+from specdec.pages import page
 from specdec.steering.features import Feature, Snippet
 from specdec.steering.sae import SAE
 
@@ -22,9 +21,9 @@ def features_page(sae: SAE, features: Sequence[Feature], tokens: int, model: str
     rows = "".join(_row(feature) for feature in features)
     return page(
         f"Features of {sae.name}",
-        f"<p>Model {escape(model)}; {facts(describe(sae))}. {len(features):,} features, over {tokens:,} tokens. "
-        "Density: share of tokens on which a feature is active. Promotes: tokens whose logits its direction raises by "
-        "itself.</p>"
+        f"<p>Model {escape(model)}, layer {sae.layer}; {escape(str(sae.activation))}; {len(features):,} of "
+        f"{sae.num_features:,} features, over {tokens:,} tokens. Density: share of tokens on which a feature is "
+        "active. Promotes: tokens whose logits its direction raises by itself.</p>"
         "<table><thead><tr><th>feature</th><th>density</th><th>highest</th><th>active on</th><th>promotes</th>"
         f"<th>where it is most active</th></tr></thead><tbody>{rows}</tbody></table>",
         STYLE,

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from specdec.errors import SpecdecError
 from specdec.steering import SAE
 from specdec.steering.activations import ReLU
-from specdec.steering.features import Feature, Peaks, Snippet, by_agreement, find_peaks, list_features
+from specdec.steering.features import Feature, Peaks, Snippet, find_peaks, list_features, ordered
 from specdec.steering.features_page import features_page
 from specdec.steering.quality import measure
 from specdec.training.batches import held_out_windows
@@ -114,8 +115,12 @@ def test_order_and_page():
     def feature(j: int, agreement: float, density: float, token: str = "x") -> Feature:
         return Feature(j, density, 2.5, [token], agreement, ["<b>"], [Snippet("a\n", token, "</td>", 2.5)])
 
-    listed = by_agreement([feature(1, 0.5, 0.9), feature(2, 1.0, 0.1), feature(3, 1.0, 0.2, "<i>")])
-    assert [f.id for f in listed] == [3, 2, 1]
+    listed = [feature(1, 0.5, 0.3), feature(2, 1.0, 0.1), feature(3, 1.0, 0.2, "<i>"), feature(4, 0.2, 0.25)]
+    orders = {"one-token": [3, 2, 1, 4], "many-tokens": [4, 1, 3, 2], "density": [1, 4, 3, 2], "highest": [1, 2, 3, 4]}
+    for order, ids in orders.items():
+        assert [f.id for f in ordered(listed, order)] == ids
+    with pytest.raises(SpecdecError, match="--order 'size' is unknown: use one of density, highest"):
+        ordered(listed, "size")
     html = features_page(exact(0), listed, 1000, "tiny")
     assert "<mark>&lt;i&gt;</mark>&lt;/td&gt;" in html and "a⏎" in html, "text of the data is never markup"
     assert "<script" not in html and "http" not in html, "nothing is loaded from elsewhere"

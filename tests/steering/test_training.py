@@ -176,6 +176,9 @@ def test_output_folders(tmp_path):
         prepare_output(tmp_path / "new", resume=False)
     with pytest.raises(SpecdecError, match=r"training_state.pt is damaged"):
         prepare_output(tmp_path / "new", resume=True)
-    (tmp_path / "new" / "cfg.json").write_text("{}")
+    torch.save({"buffers_done": 4}, tmp_path / "new" / "training_state.pt")
+    (tmp_path / "new" / "cfg.json").write_text("{}")  # cut short after the SAE, before its figures
+    assert prepare_output(tmp_path / "new", resume=True) == {"buffers_done": 4}
+    (tmp_path / "new" / "training_state.pt").unlink()
     with pytest.raises(SpecdecError, match="already holds an SAE"):
         prepare_output(tmp_path / "new", resume=True)

@@ -20,9 +20,9 @@ def prepare_output(folder: Path, resume: bool) -> dict[str, Any] | None:
         make_writable(folder)
     except OSError as error:
         raise SpecdecError(f"cannot write to {folder} ({error.strerror}): choose another --output") from None
-    if (folder / CONFIG).exists():
-        raise SpecdecError(f"{folder} already holds an SAE: choose another --output")
-    if not (folder / STATE).exists():
+    if not (folder / STATE).exists():  # it is removed last: an SAE beside one may lack its figures
+        if (folder / CONFIG).exists():
+            raise SpecdecError(f"{folder} already holds an SAE: choose another --output")
         if resume:
             raise SpecdecError(f"there is no run to resume in {folder}: leave out --resume to start one")
         return None
