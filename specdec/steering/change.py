@@ -104,6 +104,8 @@ class Table:
         self.writings = torch.zeros(slots, max_edits, WRITE, device=device)
         self.counts = torch.zeros(slots, dtype=torch.int32, device=device)
         self.host_counts = [0] * slots
+        self._edits: list[Sequence[Edit]] = [()] * slots
+        self.has_gates = self.has_normalizations = False  # of any program that is in
         for slot in range(slots):
             self.write(slot, [])
 
@@ -125,6 +127,12 @@ class Table:
         self.decoders[slot].copy_(torch.stack([edit.decoder.float().cpu() for edit in padded]))
         self.writings[slot].copy_(torch.tensor([edit.scalars() for edit in padded]))
         self.counts[slot] = self.host_counts[slot] = len(edits)
+        self._edits[slot] = edits
+        written = [edit for program in self._edits for edit in program]
+        self.has_gates = any(edit.gate is not None for edit in written)
+        self.has_normalizations = any(
+            reading.normalization != "none" for e in written for reading in (e.reading, e.gate) if reading is not None
+        )
 
 
 def change(
@@ -135,22 +143,35 @@ def change(
     thresholds: float32 [n, number of TopK SAEs], see Ranking. edits: so many of the table's places are in use.
     """
     edits = table.max_edits if edits is None else edits
-    encoders, readings = table.encoders[slots, :, :edits], table.readings[slots, :, :edits]
+    sides = 2 if table.has_gates else 1
+    encoders, readings = table.encoders[slots, :sides, :edits], table.readings[slots, :sides, :edits]
     decoders, writings = table.decoders[slots, :edits], table.writings[slots, :edits]
-    deviation, norm = x.std(-1)[:, None, None], x.norm(dim=-1)[:, None, None]
-    kind = readings[..., NORMALIZATION]
-    size = torch.where(kind == 1, deviation, torch.where(kind == 2, norm / x.shape[-1] ** 0.5, 1.0))
+    norm = x.norm(dim=-1)[:, None]
     u = torch.einsum("nd,nged->nge", x, encoders)
-    u = u - torch.where(kind == 1, x.mean(-1)[:, None, None] * readings[..., SUM], 0.0)
-    pre = u / (size + EPSILON * (kind == 1)) + readings[..., OFFSET]
+    size = None
+    if table.has_normalizations:
+        u, size = _normalized(u, readings, x, norm)
+    pre = u + readings[..., OFFSET]
     threshold = readings[..., THRESHOLD]
     if thresholds is not None:
         place = readings[..., TOPK].long()
         own = thresholds[torch.arange(len(x), device=x.device)[:, None, None], place.clamp(min=0)]
         threshold = torch.where(place >= 0, own, threshold)
-    f = torch.maximum(readings[..., GAIN] * pre + readings[..., BIAS], readings[..., FLOOR])
-    f, gate = torch.where(pre > threshold, f, 0.0).unbind(1)
+    read = torch.maximum(readings[..., GAIN] * pre + readings[..., BIAS], readings[..., FLOOR])
+    read = torch.where(pre > threshold, read, 0.0)
+    f = read[:, 0]
     amount = torch.minimum(writings[..., FACTOR] * f + writings[..., SHIFT], writings[..., CEILING]) - f
-    acts = (gate > writings[..., GATE_ABOVE]) & ((f > 0) | (writings[..., ONLY_ACTIVE] == 0))
-    amount = amount * torch.where(writings[..., BY_NORM] > 0, norm[:, 0], size[:, 0])
+    acts = (f > 0) | (writings[..., ONLY_ACTIVE] == 0)
+    if table.has_gates:
+        acts &= read[:, 1] > writings[..., GATE_ABOVE]
+    amount = amount * torch.where(writings[..., BY_NORM] > 0, norm, 1.0 if size is None else size)
     return torch.einsum("ne,ned->nd", torch.where(acts, amount, 0.0), decoders)
+
+
+def _normalized(u: Tensor, readings: Tensor, x: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:
+    """x·e [n, sides, edits] of the normalised x, and the size [n, edits] of a change in units of the stream."""
+    kind = readings[..., NORMALIZATION]
+    deviation, root_mean_square = x.std(-1)[:, None, None], norm[..., None] / x.shape[-1] ** 0.5
+    size = torch.where(kind == 1, deviation, torch.where(kind == 2, root_mean_square, 1.0))
+    u = u - torch.where(kind == 1, x.mean(-1)[:, None, None] * readings[..., SUM], 0.0)
+    return u / (size + EPSILON * (kind == 1)), size[:, 0]

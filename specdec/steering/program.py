@@ -27,6 +27,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import isfinite
 from typing import Annotated, Any, Literal
 
@@ -86,7 +87,7 @@ class Program(_Part):
         """The same text for the same program."""
         return json.dumps(self.model_dump(by_alias=True, exclude_none=True), sort_keys=True, separators=(",", ":"))
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Tells programs apart: 128 bits of a hash of `canonical`."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:32]

@@ -40,6 +40,8 @@ class Scheduler(SyncScheduler):
 
     def _without_place(self) -> list[Any]:
         """Those of the waiting requests whose program finds no place."""
+        if not self.waiting:
+            return []
         programs = [(request, program_of(request.sampling_params)) for request in [*self.running, *self.waiting]]
         asked = [(request, program.key) for request, program in programs if program is not None]
         # A worker keeps the programs of requests that were preempted.
