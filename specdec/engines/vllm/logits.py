@@ -71,8 +71,8 @@ def _add_biases(drafts: torch.Tensor, biases: dict[int, dict[int, float]], num_d
     """Adds request i's {token id: bias} to each of its draft rows, in place."""
     first = np.cumsum([0, *num_drafts])
     for request, of_tokens in biases.items():
-        tokens = torch.tensor(list(of_tokens), device=drafts.device)
-        values = torch.tensor(list(of_tokens.values()), dtype=drafts.dtype, device=drafts.device)
+        tokens = to_device(torch.tensor(list(of_tokens)), drafts.device)
+        values = to_device(torch.tensor(list(of_tokens.values()), dtype=drafts.dtype), drafts.device)
         drafts[first[request] : first[request + 1], tokens] += values
 
 

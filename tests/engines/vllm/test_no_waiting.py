@@ -15,6 +15,7 @@ pytest.importorskip("vllm")
 from vllm.v1.spec_decode.metadata import SpecDecodeMetadata
 
 from specdec.drafting import NEUTRAL, DraftScales, running
+from specdec.engines.vllm import logits
 from specdec.engines.vllm.drafts import DraftStore
 from specdec.engines.vllm.requests import Admissions, RequestTable
 from specdec.engines.vllm.verifier import Verifier
@@ -93,6 +94,14 @@ def test_a_verify_step(counts: list[int] | None, logprobs: int | None, method: s
     out = verifier(store_of(REQUESTS, None), method, logprobs).sample(rows(total), spec_of(counts) if counts else None)
     assert out.sampled_token_ids.shape == (4, max(counts or [0]) + 1)
     assert (out.logprobs_tensors is None) == (logprobs is None)
+
+
+def test_logit_biases_come_from_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy from pageable memory would wait, which tensors without data do not show."""
+    pinned: list[Tensor] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    logits._add_biases(rows(5), {0: {3: 1.5, 7: -2.0}, 2: {4: 9.0}}, [2, 1, 2])
+    assert [t.tolist() for t in pinned] == [[3, 7], [1.5, -2.0], [4], [9.0]]
 
 
 def test_draft_rows_under_a_bound() -> None:
