@@ -8,19 +8,33 @@ not steered. Prompts of such programs are shared with everyone's. A user's own c
 
 from typing import Any
 
+from specdec.engines.vllm.patches import require
 from specdec.engines.vllm.steering.carried import program_of
+
+ASKED = "_gen_prompt_embeds_extra_hash_keys"
 
 
 def patch_block_hashes() -> None:
-    """Called by patches.py, in every process. vLLM asks this function about every block that it hashes."""
+    """Called by patches.py, in every process. vLLM asks the function ASKED about every block that it hashes; a version
+    without it is told of by check_block_hashes, where steering is wanted.
+    """
     from vllm.v1.core import kv_cache_utils
 
-    original = kv_cache_utils._gen_prompt_embeds_extra_hash_keys
+    original = getattr(kv_cache_utils, ASKED, None)
+    if original is None:
+        return
 
     def with_program(request: Any, start: int, end: int) -> list[tuple[str, Any]]:
         return [*original(request, start, end), *block_keys(request, start, end)]
 
-    kv_cache_utils._gen_prompt_embeds_extra_hash_keys = with_program  # type: ignore[assignment]
+    setattr(kv_cache_utils, ASKED, with_program)
+
+
+def check_block_hashes() -> None:
+    """SpecdecError: this vLLM would share blocks between programs."""
+    from vllm.v1.core import kv_cache_utils
+
+    require("kv_cache_utils", dir(kv_cache_utils), ASKED)
 
 
 def block_keys(request: Any, start: int, end: int) -> list[tuple[str, str]]:

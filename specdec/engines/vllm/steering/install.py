@@ -10,6 +10,7 @@ from torch import Tensor
 from specdec.config import Settings
 from specdec.engines.vllm.patches import require
 from specdec.engines.vllm.shared import when_removed
+from specdec.engines.vllm.steering.cache_keys import check_block_hashes
 from specdec.engines.vllm.steering.layers import install_hooks, steered_layer
 from specdec.engines.vllm.steering.programs import Programs
 from specdec.engines.vllm.steering.rows import Rows
@@ -28,6 +29,7 @@ def sources_of(vllm_config: Any, settings: Settings) -> Sources | None:
     passes = vllm_config.compilation_config.pass_config
     if getattr(passes, "enable_sp", False):
         raise SpecdecError("steering with sequence parallelism (enable_sp) is not supported: leave it out")
+    check_block_hashes()
     return load_sources(settings.steering, vllm_config.model_config.hf_text_config)
 
 
