@@ -1,14 +1,17 @@
 """`specdec serve`: check, print the engine's command, become it."""
 
+import json
 import os
 import socket
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from specdec.config import parse_settings
+from specdec.config import SteeringSettings, parse_settings
 from specdec.engines.checks import brings_mtp, check_eagle, check_head, check_model, is_eagle
 from specdec.engines.command import Drafter, ServerCommand, server_command
 from specdec.engines.installed import require_vllm
@@ -40,6 +43,16 @@ def serve(
             "head) or auto (from there on as acceptance shows). Outputs keep their law with each."
         ),
     ] = "auto",
+    sae: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=PATH of an SAE that requests may steer with and read; may be repeated.", metavar="NAME=PATH"
+        ),
+    ] = None,
+    steering: Annotated[
+        Path | None,
+        typer.Option(help="JSON file with steering settings: saes, vectors, layers, presets, max_programs ..."),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the command, but do not run it.")] = False,
@@ -58,11 +71,17 @@ def serve(
         specdec serve MODEL --head HEAD -- --max-model-len 4096 --enforce-eager
 
         specdec serve MODEL_WITH_MTP
+
+        specdec serve examples/tiny-lm/model --head examples/tiny-lm/head --sae tiny=examples/tiny-lm/sae
     """
-    settings = {"verify": {"method": verify_method}, "drafts": {"temperature": draft_temperature}}
-    parse_settings({"specdec": settings})
+    settings: dict[str, Any] = {"verify": {"method": verify_method}, "drafts": {"temperature": draft_temperature}}
+    if steers := _steering(sae or [], steering):
+        settings["steering"] = steers
+    parsed = parse_settings({"specdec": settings})
     engine = require_vllm()
     target = check_model(model)
+    if target is not None and parsed.steering.enabled:
+        _check_steering(parsed.steering, target.get("text_config") or target)
     drafter = _drafter(head, target)
     command = server_command(
         "greedy" if greedy_drafts else "specdec",
@@ -80,6 +99,32 @@ def serve(
     if not dry_run:
         _check_port(host, port)
         _become(command)
+
+
+def _steering(saes: list[str], file: Path | None) -> dict[str, Any]:
+    """The settings of the file, and the SAEs named beside it. SpecdecError: no JSON object, or no NAME=PATH."""
+    found: Any = {}
+    if file is not None:
+        try:
+            found = json.loads(file.read_text())
+        except (OSError, ValueError) as error:
+            raise SpecdecError(f"--steering {str(file)!r} cannot be read as JSON ({error})") from None
+        if not isinstance(found, dict):
+            raise SpecdecError(f'--steering {str(file)!r} must hold an object of settings: {{"saes": ...}}')
+    for given in saes:
+        name, equals, path = given.partition("=")
+        if not (name and equals and path):
+            raise SpecdecError(f"--sae {given!r} is not NAME=PATH: give the SAE a name that requests call it by")
+        found.setdefault("saes", {})[name] = path
+    return dict(found)
+
+
+def _check_steering(settings: SteeringSettings, target: dict[str, Any]) -> None:
+    """What the engine would find out later. SpecdecError: see load_sources."""
+    from specdec.engines.vllm.steering.sources import load_sources  # waits for PyTorch
+
+    if {"hidden_size", "num_hidden_layers"} <= target.keys():
+        load_sources(settings, SimpleNamespace(**target))
 
 
 def _drafter(head: str, target: dict[str, Any] | None) -> Drafter:

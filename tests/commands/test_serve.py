@@ -199,3 +199,54 @@ def test_environment_is_set_only_for_cpu_engines_and_never_overridden():
 def test_a_command_needs_a_head_to_speculate():
     with pytest.raises(ValueError, match="head is needed"):
         server_command("specdec", CPU_ENGINE, "m")
+
+
+@pytest.fixture
+def layered(model):
+    """The model, whose config names its layers."""
+    path = model / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "num_hidden_layers": 2}))
+    return model
+
+
+def saved_sae(folder, width=WIDTH):
+    import torch
+
+    from specdec.steering import SAE
+    from specdec.steering.activations import JumpReLU
+    from specdec.steering.save import save_sae
+
+    random = torch.randn(width, 8), torch.zeros(8), torch.randn(8, width), torch.zeros(width)
+    sae = SAE(*random, JumpReLU(torch.ones(8)), "test", folder, hook="blocks.0.hook_resid_post")
+    save_sae(sae, folder)
+    return folder
+
+
+def test_saes_and_a_file_of_steering_settings(run, layered, head, tmp_path):
+    file = tmp_path / "steering.json"
+    file.write_text(json.dumps({"layers": [0], "presets": {"more": {"steer": [{"sae": "a", "feature": 3, "add": 2}]}}}))
+    path = saved_sae(tmp_path / "sae")
+    status, out, err = run("serve", layered, "--head", head, "--sae", f"a={path}", "--steering", file, "--dry-run")
+    assert status == 0, err
+    settings = json.loads(flag(shlex.split(out), "--additional-config"))["specdec"]["steering"]
+    assert settings == {**json.loads(file.read_text()), "saes": {"a": str(path)}}
+
+
+@pytest.mark.parametrize(
+    ("sae", "content", "says"),
+    [
+        ("{path}", "{}", "is not NAME=PATH"),
+        ("a={path}", "[]", "must hold an object of settings"),
+        ("a={path}", "{", "cannot be read as JSON"),
+        ("a={path}", '{"layer": [1]}', "unknown setting 'specdec.steering.layer'"),
+        ("a={path}", '{"presets": {"x": {"steer": [{"feature": 8, "add": 1}]}}}', "feature 8 is out of range"),
+        ("a={wide}", "{}", "choose another SAE"),
+        ("a={path}x", "{}", "sae"),
+    ],
+)  # fmt: skip
+def test_steering_that_cannot_be_served(run, layered, head, tmp_path, sae, content, says):
+    (tmp_path / "steering.json").write_text(content)
+    paths = {"path": saved_sae(tmp_path / "sae"), "wide": saved_sae(tmp_path / "wide", 2 * WIDTH)}
+    given = ["--sae", sae.format(**paths), "--steering", tmp_path / "steering.json"]
+    status, _, err = run("serve", layered, "--head", head, *given, "--dry-run")
+    assert status == 2 and says in err
