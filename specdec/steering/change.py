@@ -80,13 +80,17 @@ class Ranking:
     sae: SAE
 
     def threshold(self, x: Tensor) -> Tensor:
-        """x float32 [n, d] -> [n]: what exactly k pre-activations are above, but for ties; at least 0."""
+        """x float32 [n, d] -> [n]: what exactly k pre-activations are above, but for ties; at least 0.
+
+        Half-way between the k-th and the next: an edit's own pre-activation is summed in another order, and where it is
+        the next one, it must not come out above itself.
+        """
         activation = self.sae.activation
         assert isinstance(activation, TopK)
         pre = self.sae.pre_activations(x)
         if activation.k >= pre.shape[-1]:
             return pre.new_zeros(len(pre))
-        return pre.topk(activation.k + 1, dim=-1).values[:, -1].clamp(min=0)
+        return pre.topk(activation.k + 1, dim=-1).values[:, -2:].mean(-1).clamp(min=0)
 
 
 class Table:

@@ -8,7 +8,7 @@ from specdec.steering import SAE
 from specdec.steering.change import Table, change
 from specdec.steering.compile import Compiler
 from specdec.steering.program import Program
-from tests.steering.programs import LAYER, WIDTH, every_program, expected, make_saes
+from tests.steering.programs import FEATURES, LAYER, WIDTH, catalog, every_program, expected, make_saes
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +66,19 @@ def test_a_place_is_used_again(saes: dict[str, SAE], vectors: dict[str, Tensor])
     assert table.host_counts == [0, 1]
     with pytest.raises(ValueError, match="9 edits in a table of 8"):
         table.write(1, compiler.compile(short)[LAYER] * 9)
+
+
+def test_topk_leaves_the_next_largest_alone(saes: dict[str, SAE], vectors: dict[str, Tensor]) -> None:
+    """Each row is steered by the feature that comes right behind the k largest: whatever the order in which its
+    pre-activation is summed, it is not active."""
+    known = catalog(saes, vectors)
+    programs = [known.program({"steer": [{"sae": "topk-none", "feature": f, "scale": 3}]}) for f in range(FEATURES)]
+    table, compiler = table_of(programs, saes, vectors)
+    x = torch.randn(2000, WIDTH, generator=torch.Generator().manual_seed(2)) * 2
+    k = saes["topk-none"].activation.k
+    ranked = saes["topk-none"].to(dtype=torch.float64).pre_activations(x.double()).sort(descending=True)
+    apart = ranked.values[:, k - 1] - ranked.values[:, k] > 1e-4
+    thresholds = torch.stack([ranking.threshold(x) for ranking in compiler.rankings[LAYER]], -1)
+    behind, last = (change(x, ranked.indices[:, place] + 1, table, thresholds) for place in (k, k - 1))
+    assert apart.float().mean() > 0.9 and not behind[apart].any()
+    assert last[apart & (ranked.values[:, k - 1] > 0)].any(dim=-1).all()
