@@ -65,6 +65,9 @@ class SteeringSettings(_Section):
 
     max_programs: different programs that run at once; a request with one more waits until a place is free. max_edits:
     of one layer in one program. max_strength: bound on every number of an edit.
+
+    max_read: features that one request may read (specdec/steering/reading.py); 0: none, which on a GPU saves a copy of
+    the stream at each SAE's layer.
     """
 
     saes: dict[str, PlacedFile] = {}
@@ -74,6 +77,7 @@ class SteeringSettings(_Section):
     max_programs: int = Field(default=32, ge=1)
     max_edits: int = Field(default=8, ge=1)
     max_strength: float = Field(default=1000.0, gt=0, allow_inf_nan=False)
+    max_read: int = Field(default=64, ge=0)
 
     @property
     def enabled(self) -> bool:

@@ -20,7 +20,7 @@ vector's: its direction), the stream x becomes x + (f' - f) W:
 So what an SAE does not explain of x stays as it is. All edits of a layer read the x that came in. "if" lets an edit act
 only where another feature of the same layer is above a number. "on": "all" acts on prompt and generated tokens,
 "generated" on the generated ones alone. {"preset": NAME} takes one of the server's programs; "strength" beside it or
-beside "steer" multiplies every `add`.
+beside "steer" multiplies every `add`. "read" may stand beside a program, or alone: see reading.py.
 """
 
 import hashlib
@@ -31,18 +31,17 @@ from functools import cached_property
 from math import isfinite
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from specdec.errors import SpecdecError
+from specdec.steering.parts import Part, as_object, known, parse
+from specdec.steering.reading import Read, check_read
 
 CHANGES = ("add", "scale", "ablate", "clamp", "cap")
+WHAT = "steering program"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
-
-
-class Gate(_Part):
+class Gate(Part):
     """Lets an edit act where a feature of the edit's layer is above a number."""
 
     feature: Annotated[int, Field(ge=0)]
@@ -50,7 +49,7 @@ class Gate(_Part):
     sae: str | None = None
 
 
-class Edit(_Part):
+class Edit(Part):
     """One change of one direction; see the module's text. Exactly one of feature and vector, and of CHANGES, is set."""
 
     sae: str | None = None
@@ -77,7 +76,7 @@ class Edit(_Part):
         return 0.0 if self.ablate else float(getattr(self, self.change))
 
 
-class Program(_Part):
+class Program(Part):
     """Edits in their final form: SAEs, vectors and layers named, strength multiplied in."""
 
     steer: tuple[Edit, ...]
@@ -85,7 +84,7 @@ class Program(_Part):
 
     def canonical(self) -> str:
         """The same text for the same program."""
-        return json.dumps(self.model_dump(by_alias=True, exclude_none=True), sort_keys=True, separators=(",", ":"))
+        return _text(_dumped(self))
 
     @cached_property
     def key(self) -> str:
@@ -93,7 +92,20 @@ class Program(_Part):
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:32]
 
 
-class _Asked(_Part):
+@dataclass(frozen=True)
+class Request:
+    """All that stands under a request's `"specdec"`, in its final form; None: it does not steer, or not read."""
+
+    steer: Program | None = None
+    read: Read | None = None
+
+    def canonical(self) -> str:
+        """A text that `Catalog.request` and `parse_request` understand."""
+        steer = {} if self.steer is None else _dumped(self.steer)
+        return _text(steer if self.read is None else {**steer, "read": _dumped(self.read)})
+
+
+class _Asked(Part):
     """As a request writes it."""
 
     steer: list[Edit] | None = None
@@ -107,7 +119,7 @@ class Catalog:
     """What a server has to steer with. saes: name -> (layer, number of features); vectors: name -> layer.
 
     layers: where requests may bring vectors of their own, of `width` numbers. max_edits: of one layer in one program.
-    max_strength: bound on the size of every number in an edit.
+    max_strength: bound on the size of every number in an edit. max_read: features that one request may read.
     """
 
     width: int
@@ -117,6 +129,7 @@ class Catalog:
     presets: Mapping[str, Any] = field(default_factory=dict)
     max_edits: int = 8
     max_strength: float = 1000.0
+    max_read: int = 64
 
     def check_presets(self) -> None:
         """SpecdecError: one of the server's own presets is no program."""
@@ -126,13 +139,33 @@ class Catalog:
             except SpecdecError as error:
                 raise SpecdecError(f"steering.presets.{name}: {error}") from None
 
-    def program(self, raw: Any) -> Program:
+    def request(self, raw: Any) -> Request:
         """What a request asked for, a JSON text or the object it stands for, in its final form.
+
+        SpecdecError: see program; a read of an unknown SAE, of features out of range, of none, or of too many.
+        """
+        given, read = as_object(raw), None
+        if isinstance(given, Mapping):
+            read, given = given.get("read"), {key: value for key, value in given.items() if key != "read"}
+        if read is None:
+            return Request(self.program(given))
+        return Request(self.program(given) if given else None, self._read(read))
+
+    def _read(self, raw: Any) -> Read:
+        read = parse(Read, raw, "reading", "read.")
+        if not self.max_read:
+            raise SpecdecError("this server does not read features: steering.max_read is 0 in its settings")
+        name = self._sae(read.sae, "read")
+        check_read(read, name, self.saes[name][1], self.max_read)
+        return read.model_copy(update={"sae": name})
+
+    def program(self, raw: Any) -> Program:
+        """A steering program alone, in its final form.
 
         SpecdecError, one sentence that names the value and the remedy: malformed, unknown names, a feature or layer out
         of range, a number that is no number or too large, more edits than allowed.
         """
-        asked = _parse(_Asked, _object(raw))
+        asked = parse(_Asked, as_object(raw), WHAT)
         on = asked.on
         if (asked.steer is None) == (asked.preset is None):
             raise SpecdecError('a steering program has either "steer", a list of edits, or "preset", a name')
@@ -140,8 +173,8 @@ class Catalog:
         if edits is None:
             assert asked.preset is not None
             if asked.preset not in self.presets:
-                raise SpecdecError(f"unknown preset {asked.preset!r}: {_known(self.presets)}")
-            own = _parse(_Asked, _object(self.presets[asked.preset]))
+                raise SpecdecError(f"unknown preset {asked.preset!r}: {known(self.presets)}")
+            own = parse(_Asked, as_object(self.presets[asked.preset]), WHAT)
             if own.steer is None:
                 raise SpecdecError('a preset is a program with "steer", a list of edits')
             edits, on = own.steer, on or own.on
@@ -187,7 +220,7 @@ class Catalog:
             raise SpecdecError(f'{where}: "sae" belongs to a feature, not to a vector')
         if isinstance(edit.vector, str):
             if edit.vector not in self.vectors:
-                raise SpecdecError(f"{where}: unknown vector {edit.vector!r}: {_known(self.vectors)}")
+                raise SpecdecError(f"{where}: unknown vector {edit.vector!r}: {known(self.vectors)}")
             own = self.vectors[edit.vector]
             if edit.layer not in (None, own):
                 raise SpecdecError(
@@ -204,7 +237,7 @@ class Catalog:
         if edit.layer not in self.layers:
             raise SpecdecError(
                 f"{where}: vectors of a request's own cannot act at layer {edit.layer}: "
-                f"{_known(sorted(self.layers))} (steering.layers in the server's settings)"
+                f"{known(sorted(self.layers))} (steering.layers in the server's settings)"
             )
         return edit
 
@@ -223,9 +256,9 @@ class Catalog:
         if name is None and len(self.saes) == 1:
             return next(iter(self.saes))
         if name is None:
-            raise SpecdecError(f'{where}: say which SAE with "sae": {_known(self.saes)}')
+            raise SpecdecError(f'{where}: say which SAE with "sae": {known(self.saes)}')
         if name not in self.saes:
-            raise SpecdecError(f"{where}: unknown SAE {name!r}: {_known(self.saes)}")
+            raise SpecdecError(f"{where}: unknown SAE {name!r}: {known(self.saes)}")
         return name
 
     def _in_range(self, name: str, feature: int | None, where: str) -> int:
@@ -250,34 +283,18 @@ class Catalog:
             seen.add((edit.sae, edit.feature))
 
 
-def parse_canonical(text: str) -> Program:
-    """The program of a text that `Program.canonical` wrote."""
-    return Program.model_validate_json(text)
+def parse_request(text: str) -> Request:
+    """The request of a text that `Request.canonical` wrote."""
+    raw = json.loads(text)
+    read = raw.pop("read", None)
+    return Request(
+        Program.model_validate(raw) if raw else None, None if read is None else Read.model_validate(read)
+    )  # fmt: skip
 
 
-def _object(raw: Any) -> Any:
-    if not isinstance(raw, str):
-        return raw
-    try:
-        return json.loads(raw)
-    except json.JSONDecodeError as error:
-        raise SpecdecError(
-            f'"specdec" holds no JSON ({error}): give {{"steer": [...]}} as a text or an object'
-        ) from None
+def _dumped(part: Part) -> dict[str, Any]:
+    return part.model_dump(by_alias=True, exclude_none=True)
 
 
-def _parse(kind: type[_Asked], raw: Any) -> _Asked:
-    try:
-        return kind.model_validate(raw)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"]) or "the steering program"
-        if problem["type"] == "extra_forbidden":
-            raise SpecdecError(f'unknown key "{where}" in a steering program') from None
-        given = repr(problem["input"])
-        raise SpecdecError(f"{where} is {given[:80]}: {problem['msg']}") from None
-
-
-def _known(names: Any) -> str:
-    listed = ", ".join(str(name) for name in names)
-    return f"this server has {listed}" if listed else "this server has none"
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from specdec.errors import SpecdecError
-from specdec.steering.program import Catalog, parse_canonical
+from specdec.steering.program import Catalog, parse_request
 
 CATALOG = Catalog(
     width=4,
@@ -29,8 +29,8 @@ def test_text_and_object_are_one_program() -> None:
     raw = edits({"sae": "mid", "feature": 3, "add": 2}, on="generated")
     program = CATALOG.program(raw)
     assert CATALOG.program(json.dumps(raw)) == program
-    assert parse_canonical(program.canonical()) == program
-    assert parse_canonical(program.canonical()).key == program.key
+    assert parse_request(program.canonical()).steer == program
+    assert parse_request(program.canonical()).steer.key == program.key
     assert program.steer[0].layer == 5
     assert program.on == "generated"
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from vllm.v1.outputs import ModelRunnerOutput
 
 from specdec.engines.vllm.bad_rows import BadRowLog
+from specdec.engines.vllm.shared import when_on_host
 from specdec.metrics.counters import StepCounters
 from specdec.verify import VerifyOutput
 
@@ -43,27 +43,10 @@ class Reporter:
         self._take, self._counters, self._bad_rows = take, counters, BadRowLog()
 
     def report_with(self, output: Any) -> None:
-        """output: what the runner's `sample_tokens` returned for the last step.
-
-        A ModelRunnerOutput has its tokens on the host, and so the figures are too. One that is still on its way reports
-        when it is read: its copy waits for all that came before it on the device, and `get_output` for its copy.
-        """
+        """output: what the runner's `sample_tokens` returned for the last step."""
         figures = self._take()
-        if figures is None:
-            return
-        if isinstance(output, ModelRunnerOutput):
-            self.report(figures)
-        if not hasattr(output, "get_output"):
-            return
-
-        def get_output_and_report() -> Any:
-            # The class's own again: otherwise the output would hold itself, and its memory, until a full collection.
-            del output.get_output
-            found = output.get_output()
-            self.report(figures)
-            return found
-
-        output.get_output = get_output_and_report
+        if figures is not None:
+            when_on_host(output, lambda _: self.report(figures))
 
     def report(self, figures: Figures) -> None:
         """Only once the step's output is on the host."""

@@ -79,6 +79,19 @@ def _prefix_cache_tells_programs_apart() -> None:
     patch_block_hashes()
 
 
+def readings_reach_answers() -> None:
+    """Reasons: steering/outputs.py, steering/openai.py. vLLM's completions have no place for what a plugin adds, nor
+    have its choices; kv_transfer_params, which readings come with, reach a whole completion's first result only.
+
+    Called by steering/admission.py for an engine that steers, so that no other process loads the API's modules.
+    """
+    from specdec.engines.vllm.steering.openai import patch_api_server
+    from specdec.engines.vllm.steering.outputs import patch_outputs
+
+    patch_outputs()
+    patch_api_server()
+
+
 def _min_p_and_logit_bias_are_served() -> None:
     """Reason: vLLM refuses both under speculation, because its own verification would drop them. Ours applies them."""
     from vllm.sampling_params import SamplingParams

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from vllm.v1.outputs import ModelRunnerOutput
 
 from specdec.config import Settings
 from specdec.drafting import NEUTRAL, DraftScales, load_calibration
@@ -52,6 +53,31 @@ def when_removed(runner: Any, forget: Callable[[str], object]) -> None:
         forget(request_id)
 
     runner._on_request_state_removed = removed
+
+
+def when_on_host(output: Any, then: Callable[[ModelRunnerOutput], object]) -> None:
+    """Calls `then` with a step's output once that is on the host, and with it all that was copied there before.
+
+    output: what a runner's `sample_tokens` returned. A ModelRunnerOutput has its tokens on the host. One that is still
+    on its way is there when it is read: its copy waits for all that came before it on the device, and `get_output` for
+    its copy.
+    """
+    if isinstance(output, ModelRunnerOutput):
+        then(output)
+    if not hasattr(output, "get_output"):
+        return
+    before = vars(output).get("get_output")
+
+    def get_output() -> ModelRunnerOutput:
+        # The class's own again: otherwise the output would hold itself, and its memory, until a full collection.
+        del output.get_output
+        if before is not None:
+            output.get_output = before
+        found = output.get_output()
+        then(found)
+        return found
+
+    output.get_output = get_output
 
 
 def make_counters(runner: Any) -> StepCounters:

@@ -18,8 +18,16 @@ from specdec.engines.vllm.executor import carry
 from specdec.engines.vllm.figures import Reporter
 from specdec.engines.vllm.proposer import MTPProposer
 from specdec.engines.vllm.requests import RequestTable
-from specdec.engines.vllm.shared import admissions_of, draft_scales_of, kept_requests, make_counters, when_removed
+from specdec.engines.vllm.shared import (
+    admissions_of,
+    draft_scales_of,
+    kept_requests,
+    make_counters,
+    when_on_host,
+    when_removed,
+)
 from specdec.engines.vllm.steering.install import Steering, prepare_v1_steps, prepare_v2_steps, sources_of
+from specdec.engines.vllm.steering.readers import CARRIED
 from specdec.engines.vllm.steering.sources import Sources
 from specdec.engines.vllm.verifier import Verifier
 from specdec.errors import SpecdecError
@@ -39,6 +47,7 @@ class Worker(PlatformWorker):
     """Settings are checked before anything is loaded; see specdec/config.py for them."""
 
     _sources: Sources | None = None  # what steering needs, until the model is loaded
+    _steering: Steering | None = None
     _v2: "V2Adapter | None" = None  # where vLLM's V2 model runner is in use
     _reporter: Reporter | None = None
 
@@ -69,13 +78,22 @@ class Worker(PlatformWorker):
         if self._sources is not None:
             runner = self.model_runner
             steering = Steering(
-                self.vllm_config, self.specdec_settings, self._sources, runner.get_model(), runner.device
+                self.vllm_config, self.specdec_settings, self._sources, runner.get_model(), runner.device, counts()
             )
             (prepare_v2_steps if self.use_v2_model_runner else prepare_v1_steps)(runner, steering)
-            self._sources = None
+            self._sources, self._steering = None, steering
+
+    def execute_model(self, scheduler_output: Any) -> Any:
+        if self._steering is not None:
+            self._steering.begin(scheduler_output)
+        return super().execute_model(scheduler_output)
 
     def sample_tokens(self, grammar_output: Any) -> Any:
+        # Before vLLM starts the copy of the step's output, which ours comes along with.
+        found = None if self._steering is None else self._steering.readings()
         output = super().sample_tokens(grammar_output)
+        if found is not None:
+            when_on_host(output, lambda step: setattr(step, CARRIED, found.entries()))
         if self._reporter is not None:
             self._reporter.report_with(output)
         # Not under asynchronous scheduling, whose ids stay on the device.

@@ -1,7 +1,7 @@
-"""In the API process: a program is checked when its request comes in, which a client sees as HTTP 400.
+"""In the API process: a program, or a reading, is checked when its request comes in, which a client sees as HTTP 400.
 
-Behind this point a request carries the program's canonical text in `sampling_params.extra_args["specdec"]`, so that
-engine core and worker need no settings to understand it.
+Behind this point a request carries its canonical text in `sampling_params.extra_args["specdec"]`, so that engine core
+and worker need no settings to understand it.
 """
 
 import inspect
@@ -9,6 +9,7 @@ from typing import Any
 
 from specdec.config import parse_settings
 from specdec.engines.command import WORKER
+from specdec.engines.vllm.patches import readings_reach_answers
 from specdec.engines.vllm.steering.carried import KEY
 from specdec.engines.vllm.steering.sources import load_sources
 from specdec.errors import SpecdecError
@@ -26,6 +27,8 @@ def patch_input_processor() -> None:
     def build_with_catalog(self: Any, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
         build(self, vllm_config, *args, **kwargs)
         self.specdec_catalog = catalog_of(vllm_config)
+        if self.specdec_catalog is not None:
+            readings_reach_answers()
 
     def process_admitted(self: Any, *args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(self, *args, **kwargs)
@@ -48,7 +51,7 @@ def catalog_of(vllm_config: Any) -> Catalog | None:
 
 
 def admitted(params: Any, catalog: Catalog | None) -> Any:
-    """The params, or a copy with the program in its final form. SpecdecError: see Catalog.program."""
+    """The params, or a copy with the request in its final form. SpecdecError: see Catalog.request."""
     extra = getattr(params, "extra_args", None) or {}
     if KEY not in extra:
         return params
@@ -57,7 +60,10 @@ def admitted(params: Any, catalog: Catalog | None) -> Any:
             'this server does not steer, so "specdec" cannot be served: start it with '
             '--worker-cls specdec.engines.vllm.Worker and {"specdec": {"steering": {...}}} in --additional-config'
         )
-    program = catalog.program(extra[KEY])
+    request = catalog.request(extra[KEY])
     params = params.clone()
-    params.extra_args = {**extra, KEY: program.canonical()}
+    params.extra_args = {**extra, KEY: request.canonical()}
+    if request.read is not None and request.read.prompt:
+        # A position that is found in the cache is not computed, so there would be nothing to read.
+        params.skip_reading_prefix_cache = True
     return params

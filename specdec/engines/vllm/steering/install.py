@@ -13,6 +13,7 @@ from specdec.engines.vllm.shared import when_removed
 from specdec.engines.vllm.steering.cache_keys import check_block_hashes
 from specdec.engines.vllm.steering.layers import install_hooks, steered_layer
 from specdec.engines.vllm.steering.programs import Programs
+from specdec.engines.vllm.steering.readers import Found, Readers
 from specdec.engines.vllm.steering.rows import Rows
 from specdec.engines.vllm.steering.sources import Sources, load_sources
 from specdec.errors import SpecdecError
@@ -30,14 +31,20 @@ def sources_of(vllm_config: Any, settings: Settings) -> Sources | None:
     if getattr(passes, "enable_sp", False):
         raise SpecdecError("steering with sequence parallelism (enable_sp) is not supported: leave it out")
     check_block_hashes()
+    if settings.steering.max_read:
+        from vllm.sampling_params import SamplingParams
+
+        require("SamplingParams", dir(SamplingParams), "skip_reading_prefix_cache")
     return load_sources(settings.steering, vllm_config.model_config.hf_text_config)
 
 
 class Steering:
-    """One worker's. model: as loaded, before its first forward pass."""
+    """One worker's. model: as loaded, before its first forward pass. reports: whether its readings are wanted: of
+    the tensor-parallel ranks, which all see the same stream, one does.
+    """
 
     def __init__(
-        self, vllm_config: Any, settings: Settings, sources: Sources, model: Any, device: torch.device
+        self, vllm_config: Any, settings: Settings, sources: Sources, model: Any, device: torch.device, reports: bool
     ) -> None:
         steering = settings.steering
         config = vllm_config.model_config.hf_text_config
@@ -48,11 +55,22 @@ class Steering:
             for layer in sources.layers
         }
         max_rows = vllm_config.scheduler_config.max_num_batched_tokens
-        layers = {n: steered_layer(table, compiler.rankings[n], max_rows) for n, table in tables.items()}
+        readable = {sae.layer for sae in saes.values()} if steering.max_read and reports else set()
+        dtype = vllm_config.model_config.dtype
+        layers = {
+            n: steered_layer(table, compiler.rankings[n], max_rows, dtype if n in readable else None)
+            for n, table in tables.items()
+        }
         context = vllm_config.compilation_config.static_forward_context
         install_hooks(model, layers, config.num_hidden_layers, context)
         self._programs = Programs(compiler, tables, steering.max_programs)
         self._rows = Rows(layers, self._programs, device)
+        self._readers = Readers(saes, layers, device) if readable else None
+
+    def begin(self, scheduled: Any) -> None:
+        """Before each step; see Readers.begin."""
+        if self._readers is not None:
+            self._readers.begin(scheduled)
 
     def prepare(
         self, request_ids: Sequence[str], params: Sequence[object], prompt_lengths: Sequence[int], counts: np.ndarray,
@@ -60,10 +78,18 @@ class Steering:
     ) -> None:  # fmt: skip
         """Before each forward pass of the target; see Rows.prepare."""
         self._rows.prepare(request_ids, params, prompt_lengths, counts, positions)
+        if self._readers is not None:
+            self._readers.prepare(request_ids, params, prompt_lengths, counts)
+
+    def readings(self) -> Found | None:
+        """Of the last forward pass, once; None where nobody reads."""
+        return None if self._readers is None else self._readers.finish()
 
     def forget(self, request_id: str) -> None:
         """The request is over."""
         self._programs.release(request_id)
+        if self._readers is not None:
+            self._readers.forget(request_id)
 
 
 def prepare_v1_steps(runner: Any, steering: Steering) -> None:

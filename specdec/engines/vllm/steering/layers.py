@@ -34,7 +34,15 @@ class SteeredLayer(ABC):
 
     @abstractmethod
     def apply(self, hidden: Tensor, residual: Tensor | None) -> None:
-        """Adds the change of hidden + residual, [n or more, d] each, to hidden."""
+        """Adds the change of hidden + residual, [n or more, d] each, to hidden, and keeps their sum where watched."""
+
+    @abstractmethod
+    def watch(self, rows: Tensor) -> None:
+        """Of the step to come, the changed stream at rows, int64 [m] on the device, will be asked for."""
+
+    @abstractmethod
+    def watched(self) -> Tensor:
+        """That, [m, d], once."""
 
     def _thresholds(self, x: Tensor) -> Tensor | None:
         return torch.stack([ranking.threshold(x) for ranking in self._rankings], -1) if self._rankings else None
@@ -46,6 +54,8 @@ class HostLayer(SteeredLayer):
     _rows: Tensor | None = None
     _slots: Tensor
     _edits = 0
+    _watch: Tensor | None = None
+    _seen: Tensor | None = None
 
     def take(self, slots: Tensor, edits: int) -> None:
         rows = (self.table.counts[slots] > 0).nonzero()[:, 0] if edits else slots[:0]
@@ -55,11 +65,24 @@ class HostLayer(SteeredLayer):
     def rest(self) -> None:
         self._rows = None
 
+    def watch(self, rows: Tensor) -> None:
+        self._watch, self._seen = rows, None
+
+    def watched(self) -> Tensor:
+        seen, self._watch, self._seen = self._seen, None, None
+        assert seen is not None, "no forward pass since the rows were named"
+        return seen
+
     def apply(self, hidden: Tensor, residual: Tensor | None) -> None:
-        if self._rows is None:
-            return
+        if self._rows is not None:
+            self._change(hidden, residual, self._rows)
+        if self._watch is not None:
+            own = hidden[self._watch].float()
+            self._seen = own if residual is None else own + residual[self._watch].float()
+
+    def _change(self, hidden: Tensor, residual: Tensor | None, changed: Tensor) -> None:
         at_once = max(1, CHUNK // (2 * self._edits * hidden.shape[-1]))
-        for rows, slots in zip(self._rows.split(at_once), self._slots.split(at_once), strict=True):
+        for rows, slots in zip(changed.split(at_once), self._slots.split(at_once), strict=True):
             own = hidden[rows].float()
             x = own if residual is None else own + residual[rows].float()
             delta = change(x, slots, self.table, self._thresholds(x), self._edits)
@@ -69,10 +92,14 @@ class HostLayer(SteeredLayer):
 class DeviceLayer(SteeredLayer):
     """On a GPU: one launch over all rows, from tensors that stay where they are, as CUDA graphs need it."""
 
-    def __init__(self, table: Table, rankings: list[Ranking], max_rows: int) -> None:
+    def __init__(self, table: Table, rankings: list[Ranking], max_rows: int, kept: torch.dtype | None) -> None:
         super().__init__(table, rankings)
-        self._slots = torch.zeros(max_rows, dtype=torch.int32, device=table.counts.device)
+        device, width = table.counts.device, table.decoders.shape[-1]
+        self._slots = torch.zeros(max_rows, dtype=torch.int32, device=device)
         self._used = 0
+        # A graph that was captured copies in every step, whether somebody reads or not.
+        self._stream = None if kept is None else torch.zeros(max_rows, width, dtype=kept, device=device)
+        self._watch: Tensor | None = None
 
     def take(self, slots: Tensor, edits: int) -> None:
         count = len(slots)
@@ -84,6 +111,14 @@ class DeviceLayer(SteeredLayer):
         self._slots[: self._used] = 0
         self._used = 0
 
+    def watch(self, rows: Tensor) -> None:
+        self._watch = rows
+
+    def watched(self) -> Tensor:
+        rows, self._watch = self._watch, None
+        assert rows is not None and self._stream is not None, "this layer does not keep its stream"
+        return self._stream[rows]
+
     def apply(self, hidden: Tensor, residual: Tensor | None) -> None:
         from specdec.steering.triton import change_in_place
 
@@ -91,13 +126,21 @@ class DeviceLayer(SteeredLayer):
         if self._rankings:
             x = hidden.float() if residual is None else hidden.float() + residual.float()
         change_in_place(hidden, residual, self._slots, self.table, self._thresholds(x))
+        if self._stream is not None:
+            kept = self._stream[: len(hidden)]
+            if residual is None:
+                kept.copy_(hidden)
+            else:
+                torch.add(hidden, residual, out=kept)
 
 
-def steered_layer(table: Table, rankings: list[Ranking], max_rows: int) -> SteeredLayer:
-    """Of the table's device. max_rows: of a step."""
+def steered_layer(
+    table: Table, rankings: list[Ranking], max_rows: int, kept: torch.dtype | None = None
+) -> SteeredLayer:
+    """Of the table's device. max_rows: of a step; kept: the stream's type where it can be read, else None."""
     if table.counts.device.type == "cpu":
         return HostLayer(table, rankings)
-    return DeviceLayer(table, rankings, max_rows)
+    return DeviceLayer(table, rankings, max_rows, kept)
 
 
 def name_of(layer: int) -> str:

@@ -1,7 +1,10 @@
 """A scheduler that keeps the number of different programs at once within what the worker has places for.
 
-A request whose program finds no place waits, and those behind it that need none go on. Chosen by patches.py where
-steering is on.
+A request whose program finds no place waits, and those behind it that need none go on. It also hands readings on: the
+worker reads every row that a token may have been sampled from, and here it is known which tokens came of them. They
+travel to the API process in the one part of a request's output that takes what it is given, its kv_transfer_params.
+
+Chosen by patches.py where steering is on.
 """
 
 from typing import Any
@@ -12,6 +15,8 @@ from vllm.v1.request import RequestStatus
 
 from specdec.config import parse_settings
 from specdec.engines.vllm.steering.carried import program_of
+from specdec.engines.vllm.steering.readers import CARRIED
+from specdec.engines.vllm.steering.route import attach
 
 
 class Scheduler(SyncScheduler):
@@ -37,6 +42,16 @@ class Scheduler(SyncScheduler):
         finally:
             for request in reversed(waiting):
                 self.waiting.prepend_request(request)
+
+    def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> dict[int, Any]:
+        found = super().update_from_output(scheduler_output, model_runner_output)
+        entries = getattr(model_runner_output, CARRIED, None)
+        if entries:
+            for outputs in found.values():
+                for output in outputs.outputs:
+                    if output.new_token_ids and output.request_id in entries:
+                        attach(output, entries[output.request_id])
+        return found
 
     def _without_place(self) -> list[Any]:
         """Those of the waiting requests whose program finds no place."""

@@ -50,6 +50,7 @@ def load_sources(settings: SteeringSettings, text_config: Any) -> Sources:
         presets=settings.presets,
         max_edits=settings.max_edits,
         max_strength=settings.max_strength,
+        max_read=settings.max_read,
     )
     catalog.check_presets()
     return Sources(saes, vectors, catalog)

@@ -2,7 +2,7 @@
 
     {"engine": {LLM arguments}, "output": path, "rounds": [[{"ids": [...], "params": {...}, "salt": null | text}]]}
 Answers {"rounds": [[{"token_ids": [...], "cached": tokens found in the prefix cache}]], "metrics": {...}}; a request
-that is refused answers {"refused": text}.
+that is refused answers {"refused": text}. Of all n completions: "all" tokens, and "readings" as JSON, or null.
 """
 
 import json
@@ -37,7 +37,10 @@ def _round(llm: Any, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for output in engine.step():
             if output.finished:
                 tokens = [list(completion.token_ids) for completion in output.outputs]
+                given = [getattr(completion, "specdec", None) for completion in output.outputs]
+                readings = [None if one is None else one.as_json() for one in given]
                 found[output.request_id] = {
-                    "token_ids": tokens[0], "all": tokens, "cached": output.num_cached_tokens
+                    "token_ids": tokens[0], "all": tokens, "cached": output.num_cached_tokens,
+                    "readings": readings, "kv": output.kv_transfer_params,
                 }  # fmt: skip
     return list(found.values())

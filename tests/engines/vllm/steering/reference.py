@@ -1,7 +1,9 @@
-"""Greedy text of the steered model by transformers: every position computed anew for each token, without a cache."""
+"""The steered model by transformers, without a cache: greedy text, every position computed anew for each token, and the
+activations that a text has.
+"""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -25,6 +27,23 @@ def greedy(model: PreTrainedModel, ids: list[int], program: Program, served: Ser
         for _ in range(count):
             tokens.append(int(model(torch.tensor([tokens])).logits[0, -1].argmax()))
     return tokens[len(ids) :]
+
+
+@torch.no_grad()
+def activations(
+    model: PreTrainedModel, ids: list[int], tokens: list[int], served: Served, sae: str, program: Program | None = None
+) -> tuple[Tensor, Tensor]:
+    """Of all the SAE's features, float64: at the positions that tokens were sampled from, behind the prompt ids, and at
+    those of the prompt."""
+    first = len(ids) if program is not None and program.on == "generated" else 0
+    seen: list[Tensor] = []
+    with _steered(model, program, served, first) if program is not None else nullcontext():
+        layer = model.model.layers[served.saes[sae].layer]
+        hook = layer.register_forward_hook(lambda module, given, output: seen.append(output[0].double()))
+        model(torch.tensor([[*ids, *tokens]]))
+        hook.remove()
+    found = served.saes[sae].to(dtype=torch.float64).encode(seen[0])
+    return found[len(ids) - 1 : -1], found[: len(ids)]
 
 
 @contextmanager

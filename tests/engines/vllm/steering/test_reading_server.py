@@ -1,0 +1,180 @@
+"""Reading through the OpenAI API of a real server: whole and streamed, completions and chat, several choices."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from specdec.demo.servers import Server, free_port
+from specdec.engines.command import server_command
+from specdec.engines.installed import require_vllm
+from tests.engines.vllm.engine import HEAD, MODEL
+from tests.engines.vllm.steering.reference import activations, load_model
+from tests.engines.vllm.steering.served import PROGRAMS, Served, make_served
+from tests.engines.vllm.steering.test_reading import CHOSEN, LATE, MIDDLE, TOP, reading
+
+TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
+EXTRA = (
+    "--max-model-len", "256", "--served-model-name", "tiny", "--dtype", "float32", "--chat-template", TEMPLATE
+)  # fmt: skip
+CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
+USAGE = {"include_usage": True}
+MESSAGES = [{"role": "user", "content": "def main(args):"}]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
+    return make_served(tmp_path_factory.mktemp("saes"))
+
+
+@pytest.fixture(scope="module")
+def server(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    port, folder = free_port(), tmp_path_factory.mktemp("server")
+    command = server_command(
+        "specdec", require_vllm(), str(MODEL), str(HEAD), settings=served.settings, eager=True, port=port, extra=EXTRA
+    )
+    with Server(command, port, folder / "log") as server:
+        yield server
+
+
+def ask(server: Server, path: str, asked: Any = None, **body: Any) -> bytes:
+    """The answer as it comes; asked: what stands under "specdec", or None. Seeded, so that it can be asked again."""
+    arguments = {"vllm_xargs": {"specdec": json.dumps(asked)}} if asked is not None else {}
+    sampling = {"max_tokens": 20, "temperature": 1.0, "seed": 5, "ignore_eos": True}
+    data = json.dumps({"model": "tiny", **sampling, **arguments, **body}).encode()
+    request = urllib.request.Request(f"{server.url}{path}", data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        return answer.read()
+
+
+def events(answer: bytes) -> list[dict[str, Any]]:
+    lines = [line.removeprefix("data: ") for line in answer.decode().split("\n\n") if line]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def joined(answer: bytes, tokens: str) -> dict[int, dict[str, Any]]:
+    """By choice, the readings of a stream put together; tokens: the key of what comes token by token."""
+    found: dict[int, dict[str, Any]] = {}
+    for event in events(answer):
+        for choice in event["choices"]:
+            if "specdec" in choice:
+                before = found.get(choice["index"], {}).get(tokens, [])
+                found[choice["index"]] = {**choice["specdec"], tokens: before + choice["specdec"][tokens]}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "tokens", "body"),
+    [
+        (COMPLETION, reading(MIDDLE, PROGRAMS[0], prompt=True), "activations", {"n": 2}),
+        (COMPLETION, reading(TOP, prompt=True), "top", {"stop": [")", "\n"], "stream_options": USAGE}),
+        (CHAT, reading(LATE), "activations", {"n": 2, "messages": MESSAGES}),
+    ],
+    ids=["completions", "top, stop strings", "chat"],
+)  # fmt: skip
+def test_streams_joined_are_the_whole(
+    server: Server, prompts: list[list[int]], path: str, asked: Any, tokens: str, body: dict[str, Any]
+) -> None:
+    if path == COMPLETION:
+        body = {**body, "prompt": prompts[:2]}
+    usage = body.pop("stream_options", None)
+    whole = json.loads(ask(server, path, asked, **body))
+    stream = ask(server, path, asked, stream=True, **body, **({"stream_options": usage} if usage else {}))
+    choices = {choice["index"]: choice["specdec"] for choice in whole["choices"]}
+    assert len(choices) == body.get("n", 1) * len(body.get("prompt", [None]))
+    assert sum(len(choice[tokens]) for choice in choices.values()) == whole["usage"]["completion_tokens"]
+    found = joined(stream, tokens)
+    assert found.keys() == choices.keys()
+    for index, choice in choices.items():
+        assert found[index].keys() == choice.keys()
+        for key in choice:
+            assert_near(found[index][key], choice[key])
+    if "n" in body:
+        assert choices[0][tokens] != choices[1][tokens], "the choices must differ, or nothing tells them apart"
+
+
+def assert_near(found: Any, expected: Any) -> None:
+    """Equal, but for what other shapes of the batch do to numbers."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key in expected:
+            assert_near(found[key], expected[key])
+    elif isinstance(expected, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_near(one, other)
+    else:
+        assert found == pytest.approx(expected, rel=1e-3, abs=0.1)
+
+
+def test_readings_are_aligned_with_the_tokens(server: Server, served: Served, prompts: list[list[int]]) -> None:
+    """By transformers, each choice's own; events of a stream carry those of the tokens that they bring."""
+    asked, body = reading(MIDDLE, PROGRAMS[0]), {"prompt": prompts[:2], "n": 2, "return_token_ids": True}
+    model, program = load_model(), served.program(PROGRAMS[0])
+    for choice in json.loads(ask(server, COMPLETION, asked, **body))["choices"]:
+        prompt = prompts[choice["index"] // 2]
+        response, _ = activations(model, prompt, choice["token_ids"], served, "middle", program)
+        np.testing.assert_allclose(
+            choice["specdec"]["activations"], response[:, CHOSEN], atol=1e-3 * float(response.max())
+        )
+    streamed = events(ask(server, COMPLETION, asked, stream=True, **body))
+    for event in streamed:
+        for choice in event["choices"]:
+            assert len(choice.get("specdec", {}).get("activations", [])) == len(choice["token_ids"])
+    assert max(len(choice["token_ids"]) for event in streamed for choice in event["choices"]) > 1, "drafts accepted"
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_answers_that_nobody_asked_to_read_are_unaltered(
+    server: Server, prompts: list[list[int]], stream: bool
+) -> None:
+    """But for the readings, an answer with them has every byte of one without."""
+
+    def bare(answer: bytes) -> list[Any]:
+        found = events(answer) if stream else [json.loads(answer)]
+        for event in found:
+            for key in ("id", "created"):
+                event.pop(key)
+            for choice in event["choices"]:
+                choice.pop("specdec", None)
+        return found
+
+    for path, body in ((COMPLETION, {"prompt": prompts[3]}), (CHAT, {"messages": MESSAGES})):
+        body |= {"temperature": 0.0, "stream": stream}
+        plain, read = ask(server, path, **body), ask(server, path, reading(MIDDLE, prompt=True), **body)
+        assert b"specdec" not in plain and b"specdec" in read
+        assert bare(plain) == bare(read)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize(
+    ("asked", "body", "says"),
+    [
+        ({"read": {"sae": "middle", "features": [320]}}, {}, "feature 320 is out of range"),
+        ({"read": {"sae": "middle", "features": [3], "top": 2}}, {}, 'either \\"features\\"'),
+        ({"read": {"features": [3]}}, {}, "this server has middle, late"),
+        ({"read": {"sae": "middle", "top": 65}}, {}, "this server allows 64"),
+        ({"preset": "harsh", "read": {"sae": "middle", "top": 2}}, {}, "unknown preset 'harsh'"),
+        (reading(MIDDLE), {"use_beam_search": True, "n": 2}, "not served with beam search"),
+    ],
+)  # fmt: skip
+def test_bad_readings_are_refused(
+    server: Server, prompts: list[list[int]], asked: Any, body: dict[str, Any], says: str, stream: bool
+) -> None:
+    for path, given in ((COMPLETION, {"prompt": prompts[0]}), (CHAT, {"messages": MESSAGES})):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            ask(server, path, asked, stream=stream, **given, **body)
+        assert refused.value.code == 400
+        assert says in refused.value.read().decode()
+
+
+def test_answers_without_choices_have_no_place_for_readings(server: Server) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        ask(server, "/v1/responses", reading(MIDDLE), input="def main(args):", max_output_tokens=8)
+    assert refused.value.code == 400
+    assert "is served by /v1/completions and /v1/chat/completions only" in refused.value.read().decode()
