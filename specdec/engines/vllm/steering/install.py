@@ -132,7 +132,8 @@ def prepare_v2_steps(runner: Any, steering: Steering) -> None:
 
     def prepare_inputs(batch: Any, states: Any) -> Any:
         # A batch of vLLM's own, as for warming up, has no requests that are known.
-        params, lengths = zip(*(known.get(request_id, (None, 0)) for request_id in batch.req_ids), strict=True)
+        found = [known.get(request_id, (None, 0)) for request_id in batch.req_ids]
+        params, lengths = [one for one, _ in found], [length for _, length in found]
         counts = np.diff(batch.query_start_loc_np[: batch.num_reqs + 1])
         steering.prepare(batch.req_ids, params, lengths, counts, batch.positions)
         return prepare(batch, states)

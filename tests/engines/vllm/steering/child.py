@@ -21,6 +21,8 @@ def main(call: dict[str, Any]) -> None:
 
 def _round(llm: Any, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
     from vllm import SamplingParams
+    from vllm.exceptions import VLLMValidationError
+    from vllm.sampling_params import RequestOutputKind
 
     engine = llm.llm_engine
     found: dict[str, dict[str, Any]] = {}
@@ -29,9 +31,12 @@ def _round(llm: Any, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if request.get("salt"):
             prompt["cache_salt"] = request["salt"]
         found[str(number)] = {}
+        params = SamplingParams(**request["params"])
+        if params.n > 1:  # otherwise each output has one completion
+            params.output_kind = RequestOutputKind.FINAL_ONLY
         try:
-            engine.add_request(str(number), prompt, SamplingParams(**request["params"]))
-        except ValueError as error:
+            engine.add_request(str(number), prompt, params)
+        except (ValueError, VLLMValidationError) as error:
             found[str(number)] = {"refused": str(error)}
     while engine.has_unfinished_requests():
         for output in engine.step():

@@ -131,7 +131,7 @@ def test_prompts_in_the_prefix_cache(outcome: Outcome, served: Served, model: An
     """Positions that are found there are not computed, so those that are to be pooled are not looked for."""
     asked = again(prompts)
     pooled, alone = (outcome.results[1][i] for i in range(2))
-    assert (pooled["cached"], alone["cached"]) == (0, 96)
+    assert pooled["cached"] == 0 and alone["cached"] >= 64
     for name, answer in zip(asked, (pooled, alone), strict=True):
         expect(answer, asked[name], served, model)
 
