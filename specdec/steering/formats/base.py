@@ -4,14 +4,14 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from specdec.errors import SpecdecError
 from specdec.steering.activations import Gated
-from specdec.steering.formats.files import Tensors, read_pickle
+from specdec.steering.formats.files import Tensors, read_json, read_pickle, read_safetensors
 from specdec.steering.sae import SAE
 
 _PART = 4096  # features folded at a time: float64 copies of whole encoders would take gigabytes
@@ -54,13 +54,36 @@ class Format(Protocol):
     """files: what stands on disk, for error messages."""
 
     name: str
-    files: str
+
+    @property
+    def files(self) -> str: ...
 
     def fits(self, source: Source) -> bool:
         """Whether this is the format's; reads no more than it must."""
 
     def read(self, source: Source) -> SAE:
         """SpecdecError: one sentence that names file and tensor, or the setting that is not supported."""
+
+
+class SafetensorsFormat:
+    """What formats of a weight file and a JSON file share. weights, config: their places in the SAE's folder."""
+
+    weights: str
+    config: str
+
+    @property
+    def files(self) -> str:
+        return f"{self.config}, {self.weights}"
+
+    def fits(self, source: Source) -> bool:
+        return source.weights(self.weights) is not None
+
+    def opened(self, source: Source) -> tuple[dict[str, Any], Tensors, Path]:
+        """What the JSON file says, the tensors, and where the JSON file is."""
+        path = source.weights(self.weights)
+        assert path is not None, "fits() was not asked"
+        place = path.parents[len(Path(self.weights).parts) - 1] / self.config
+        return read_json(place), read_safetensors(path), place
 
 
 def without_bias(b_enc: Tensor, b_dec: Tensor, W_enc: Tensor) -> Tensor:

@@ -4,26 +4,18 @@ stays out. config.json names the place as Hugging Face does: "model.layers.17.ou
 
 from specdec.errors import SpecdecError
 from specdec.steering.activations import JumpReLU
-from specdec.steering.formats.base import Source
-from specdec.steering.formats.files import read_json, read_safetensors
+from specdec.steering.formats.base import SafetensorsFormat, Source
 from specdec.steering.hooks import layer_of
 from specdec.steering.sae import SAE
 
-WEIGHTS, CONFIG = "params.safetensors", "config.json"
 
-
-class GemmaScope2:
+class GemmaScope2(SafetensorsFormat):
     name = "gemma-scope-2"
-    files = f"{CONFIG}, {WEIGHTS}"
-
-    def fits(self, source: Source) -> bool:
-        return source.weights(WEIGHTS) is not None
+    weights, config = "params.safetensors", "config.json"
 
     def read(self, source: Source) -> SAE:
-        path = source.weights(WEIGHTS)
-        assert path is not None, "fits() was not asked"
-        config, tensors = read_json(path.with_name(CONFIG)), read_safetensors(path)
-        self._check(config, path.with_name(CONFIG))
+        config, tensors, place = self.opened(source)
+        self._check(config, place)
         d, s = tensors.shape("w_enc", 2)
         hook = config.get("hf_hook_point_in")
         return SAE(

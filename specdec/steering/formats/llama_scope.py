@@ -14,26 +14,17 @@ import torch
 
 from specdec.errors import SpecdecError
 from specdec.steering.activations import JumpReLU
-from specdec.steering.formats.base import Source, without_bias
-from specdec.steering.formats.files import read_json, read_safetensors
+from specdec.steering.formats.base import SafetensorsFormat, Source, without_bias
 from specdec.steering.hooks import layer_of
 from specdec.steering.sae import SAE
 
-WEIGHTS, CONFIG = "checkpoints/final.safetensors", "hyperparams.json"
 
-
-class LlamaScope:
+class LlamaScope(SafetensorsFormat):
     name = "llama-scope"
-    files = f"{CONFIG}, {WEIGHTS}"
-
-    def fits(self, source: Source) -> bool:
-        return source.weights(WEIGHTS) is not None
+    weights, config = "checkpoints/final.safetensors", "hyperparams.json"
 
     def read(self, source: Source) -> SAE:
-        path = source.weights(WEIGHTS)
-        assert path is not None, "fits() was not asked"
-        place = path.parent.parent / CONFIG
-        config, tensors = read_json(place), read_safetensors(path)
+        config, tensors, place = self.opened(source)
         s, d = tensors.shape("encoder.weight", 2)
         threshold, scale = _number(config, "jump_relu_threshold", place), _scale(config, d, place)
         self._check(config, place)

@@ -12,8 +12,8 @@ import torch
 
 from specdec.errors import SpecdecError
 from specdec.steering.activations import Activation, JumpReLU, ReLU, TopK
-from specdec.steering.formats.base import Source, check_k, gated, without_bias
-from specdec.steering.formats.files import Tensors, read_json, read_safetensors
+from specdec.steering.formats.base import SafetensorsFormat, Source, check_k, gated, without_bias
+from specdec.steering.formats.files import Tensors
 from specdec.steering.hooks import layer_of
 from specdec.steering.sae import SAE, Normalization
 
@@ -25,25 +25,19 @@ _NORMALIZATIONS: dict[Any, Normalization] = {
 }  # fmt: skip
 
 
-class SAELens:
+class SAELens(SafetensorsFormat):
     name = "saelens"
-    files = f"{CONFIG}, {WEIGHTS}"
-
-    def fits(self, source: Source) -> bool:
-        return source.weights(WEIGHTS) is not None
+    weights, config = WEIGHTS, CONFIG
 
     def read(self, source: Source) -> SAE:
-        path = source.weights(WEIGHTS)
-        assert path is not None, "fits() was not asked"
-        config_path = path.with_name(CONFIG)
-        config, tensors = read_json(config_path), read_safetensors(path)
+        config, tensors, place = self.opened(source)
         metadata = config.get("metadata")
         about = config | (metadata if isinstance(metadata, dict) else {})
-        kind = self._kind(config, str(config_path))
+        kind = self._kind(config, str(place))
         normalization = config.get("normalize_activations")
         if normalization not in _NORMALIZATIONS:
             raise SpecdecError(
-                f"{config_path} asks for normalize_activations {normalization!r}: supported are none, "
+                f"{place} asks for normalize_activations {normalization!r}: supported are none, "
                 "expected_average_only_in, layer_norm and constant_norm_rescale"
             )
         d, s = tensors.shape("W_enc", 2)
@@ -59,7 +53,7 @@ class SAELens:
         if kind == "gated":
             activation: Activation = gated(tensors.take("r_mag", s), tensors.take("b_mag", s), published, bias)
         else:
-            activation = self._activation(kind, config, tensors, s, source, str(config_path))
+            activation = self._activation(kind, config, tensors, s, source, str(place))
         hook = about.get("hook_name") or about.get("hook_point")
         return SAE(
             W_enc, bias, W_dec, b_dec, activation, self.name, source.path, _NORMALIZATIONS[normalization],

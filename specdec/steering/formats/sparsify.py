@@ -9,34 +9,27 @@ from typing import Any
 
 from specdec.errors import SpecdecError
 from specdec.steering.activations import TopK
-from specdec.steering.formats.base import Source, check_k, without_bias
-from specdec.steering.formats.files import read_json, read_safetensors
+from specdec.steering.formats.base import SafetensorsFormat, Source, check_k, without_bias
+from specdec.steering.formats.files import read_json
 from specdec.steering.hooks import layer_of
 from specdec.steering.sae import SAE
 
-WEIGHTS, CONFIG = "sae.safetensors", "cfg.json"
 
-
-class Sparsify:
+class Sparsify(SafetensorsFormat):
     name = "sparsify"
-    files = f"{CONFIG}, {WEIGHTS}"
-
-    def fits(self, source: Source) -> bool:
-        return source.weights(WEIGHTS) is not None
+    weights, config = "sae.safetensors", "cfg.json"
 
     def read(self, source: Source) -> SAE:
-        path = source.weights(WEIGHTS)
-        assert path is not None, "fits() was not asked"
-        config, tensors = read_json(path.with_name(CONFIG)), read_safetensors(path)
-        self._check(config, path.with_name(CONFIG))
+        config, tensors, place = self.opened(source)
+        self._check(config, place)
         s, d = tensors.shape("encoder.weight", 2)
         W_enc = tensors.take("encoder.weight", s, d).T.contiguous()
         b_dec = tensors.take("b_dec", d)
-        hook = path.absolute().parent.name
+        hook = place.absolute().parent.name
         return SAE(
             W_enc, without_bias(tensors.take("encoder.bias", s), b_dec, W_enc), tensors.take("W_dec", s, d), b_dec,
-            TopK(check_k(source.k or config.get("k"), s, f"k in {path.with_name(CONFIG)}")), self.name, source.path,
-            layer=layer_of(hook), hook=hook, model_name=_model_name(path),
+            TopK(check_k(source.k or config.get("k"), s, f"k in {place}")), self.name, source.path,
+            layer=layer_of(hook), hook=hook, model_name=_model_name(place),
         )  # fmt: skip
 
     def _check(self, config: dict[str, Any], place: Path) -> None:
@@ -49,8 +42,8 @@ class Sparsify:
                 raise SpecdecError(f"{place} has {name} {config[name]!r}: only plain TopK SAEs are supported")
 
 
-def _model_name(path: Path) -> str | None:
+def _model_name(place: Path) -> str | None:
     """The run's config.json stands one folder up, where the whole release was copied."""
-    config = path.absolute().parent.parent / "config.json"
+    config = place.absolute().parent.parent / "config.json"
     name = read_json(config).get("model") if config.is_file() else None
     return name if isinstance(name, str) else None
