@@ -1,13 +1,13 @@
 """What the demo reports, computed from its measurements. No measuring, no printing here."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from specdec.demo.scrape import Acceptance
 from specdec.engines.command import Kind
+from specdec.files import replace_file
 
 CONCURRENCIES = (1, 8)
 TITLES = {
@@ -87,9 +87,7 @@ def speedups(summaries: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]
 def write_atomically(path: Path, text: str) -> None:
     """The whole file or none of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)
+    replace_file(path, text.encode())
 
 
 def write_report(folder: Path, report: dict[str, Any], html: str) -> None:
