@@ -1,7 +1,8 @@
 """A table of implementations by name, each imported only when it is first asked for."""
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from importlib import import_module
+from typing import Any, Generic, TypeVar
 
 from specdec.errors import SpecdecError
 
@@ -21,6 +22,16 @@ class Registry(Generic[T]):
         if name in self._creators:
             raise SpecdecError(f"The {self.kind} '{name}' is registered twice: choose another name.")
         self._creators[name] = creator
+
+    def register_attribute(self, name: str, module: str, attribute: str) -> None:
+        """What the module calls `attribute`, made where it is a class; the module is imported at the first `get`."""
+
+        def create() -> T:
+            found: Any = getattr(import_module(module), attribute)
+            made: T = found() if isinstance(found, type) else found
+            return made
+
+        self.register(name, create)
 
     def get(self, name: str) -> T:
         """Raises SpecdecError listing the valid names when `name` is unknown."""

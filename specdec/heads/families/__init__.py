@@ -1,7 +1,5 @@
 """Target families: what a decoder layer is made of, and where checkpoints keep their own MTP layer; one file each."""
 
-from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 from specdec.heads.families.base import Family
@@ -11,10 +9,6 @@ __all__ = ["FAMILIES", "Family", "family_of", "get_family"]
 
 FAMILIES: Registry[Family] = Registry("target family")
 EAGLE = "eagle"  # no family of targets: what a head in the EAGLE layout is made of
-
-
-def _in_module(module: str, attribute: str) -> Callable[[], Family]:
-    return lambda: getattr(import_module(f"specdec.heads.families.{module}"), attribute)
 
 
 # By the model type in the target's (text) config.json.
@@ -28,7 +22,7 @@ for _name, _module, _attribute in (
     ("qwen3_5_text", "qwen3_5", "FAMILY"),
     ("qwen3_5_moe_text", "qwen3_5", "MOE"),
 ):
-    FAMILIES.register(_name, _in_module(_module, _attribute))
+    FAMILIES.register_attribute(_name, f"{__name__}.{_module}", _attribute)
 
 
 def get_family(name: str) -> Family:

@@ -3,8 +3,6 @@
 To add one: a class as in base.Format in a file of its own, and a line in the table below. The first that fits reads it.
 """
 
-import importlib
-from functools import partial
 from pathlib import Path
 
 from specdec.errors import SpecdecError
@@ -13,11 +11,6 @@ from specdec.steering.formats.base import Format, Source
 from specdec.steering.sae import SAE
 
 __all__ = ["FORMATS", "Format", "Source", "format_of", "load_sae"]
-
-
-def _create(file: str, name: str) -> Format:
-    form: Format = getattr(importlib.import_module(f"{__name__}.{file}"), name)()
-    return form
 
 
 FORMATS: Registry[Format] = Registry("SAE format")
@@ -31,7 +24,7 @@ for _name, _file, _class in (
     ("goodfire", "goodfire", "Goodfire"),
     ("dictionary-learning", "dictionary_learning", "DictionaryLearning"),
 ):
-    FORMATS.register(_name, partial(_create, _file, _class))
+    FORMATS.register_attribute(_name, f"{__name__}.{_file}", _class)
 
 
 def load_sae(path: str | Path, k: int | None = None) -> SAE:

@@ -4,10 +4,8 @@ To add one: a class as in base.Format in a file of its own, and a line in the ta
 The first that fits a path reads it.
 """
 
-import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from specdec.errors import SpecdecError
@@ -17,11 +15,6 @@ from specdec.training.formats.base import USUAL_FIELDS, Chat, Document, Fields, 
 __all__ = ["FORMATS", "Chat", "Document", "Fields", "Format", "Tokens", "check_paths", "format_of", "read_documents"]
 
 
-def _create(file: str, name: str) -> Format:
-    form: Format = getattr(importlib.import_module(f"{__name__}.{file}"), name)()
-    return form
-
-
 FORMATS: Registry[Format] = Registry("data format")
 for _name, _file, _class in (
     ("datasets", "dataset_folder", "DatasetFolder"),
@@ -29,7 +22,7 @@ for _name, _file, _class in (
     ("jsonl", "jsonl", "JsonLines"),
     ("text", "text", "Text"),  # last: it takes any file
 ):
-    FORMATS.register(_name, partial(_create, _file, _class))
+    FORMATS.register_attribute(_name, f"{__name__}.{_file}", _class)
 
 
 def format_of(path: Path) -> Format | None:
