@@ -5,11 +5,12 @@ requests without a program must be the same in both. Then, in turns, so that bot
 
     idle        the engine that could steer, no request that does, against the engine that cannot
     1, 8, 32    so many different programs in one batch, against the same engine idle
+    reading     of every token eight features that are named, or the eight largest of all, against the same
 
 Ratios are medians over pairs of rounds, with the 95 % interval of a bootstrap over pairs. Acceptance length against
 strength: one feature added to every request, sampled at temperature 1, for as many strengths as are given.
 
-    python bench/steering.py                       about ten minutes on two cores
+    python bench/steering.py                       about twelve minutes on two cores
     python bench/steering.py --pairs 6 --output /tmp/steering.json
 """
 
@@ -49,7 +50,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--corpus", type=Path, default=EXAMPLE / "corpus.py", help="where prompts come from: specdec demo"
     )
-    parser.add_argument("--pairs", type=int, default=20, help="of rounds, for each figure")
+    parser.add_argument("--pairs", type=int, default=40, help="of rounds, for each figure")
     parser.add_argument("--tokens", type=int, default=64, help="that a request generates")
     parser.add_argument("--feature", type=int, default=0, help="the feature of the acceptance curve")
     parser.add_argument("--strengths", type=float, nargs="+", default=[-600, -300, -150, -75, 0, 75, 150, 300, 600])
@@ -89,6 +90,7 @@ def costs(args: argparse.Namespace, plain: Engine, able: Engine, prompts: list[l
         asked = [programs[i % len(programs)] for i in range(count)] if programs else [None] * count
         return lambda: engine.run(prompts[:count], asked, args.tokens, 0.0)
 
+    eight = [(17 * i) % features for i in range(8)]
     for count in (1, 8, 32):
         ours, theirs = batch(able, count, [])(), batch(plain, count, [])()
         assert ours.tokens == theirs.tokens, "requests without a program must not notice"
@@ -99,6 +101,9 @@ def costs(args: argparse.Namespace, plain: Engine, able: Engine, prompts: list[l
         programs = [{"steer": [{"feature": (17 * i) % features, "add": 1e-4}]} for i in range(different)]
         pairs = in_turns(batch(able, count, []), batch(able, count, programs), args.pairs, f"{count}, {different}")
         rows.append({"requests": count, "programs": f"{different} different", **ratio(pairs)})
+    for what, read in (("8 features read", {"features": eight}), ("8 largest read", {"top": 8})):
+        pairs = in_turns(batch(able, 8, []), batch(able, 8, [{"read": read}]), args.pairs, f"8 requests, {what}")
+        rows.append({"requests": 8, "programs": what, **ratio(pairs)})
     return rows
 
 

@@ -11,6 +11,7 @@ from specdec.config import Settings
 from specdec.engines.vllm.patches import require
 from specdec.engines.vllm.shared import when_removed
 from specdec.engines.vllm.steering.cache_keys import check_block_hashes
+from specdec.engines.vllm.steering.carried import request_of
 from specdec.engines.vllm.steering.layers import install_hooks, steered_layer
 from specdec.engines.vllm.steering.programs import Programs
 from specdec.engines.vllm.steering.readers import Found, Readers
@@ -66,11 +67,21 @@ class Steering:
         self._programs = Programs(compiler, tables, steering.max_programs)
         self._rows = Rows(layers, self._programs, device)
         self._readers = Readers(saes, layers, device) if readable else None
+        self._asking: set[str] = set()  # requests that steer or read
 
     def begin(self, scheduled: Any) -> None:
         """Before each step; see Readers.begin."""
+        new = scheduled.scheduled_new_reqs
+        self._asking -= scheduled.finished_req_ids
+        self._asking.update(one.req_id for one in new if request_of(one.sampling_params) is not None)
         if self._readers is not None:
             self._readers.begin(scheduled)
+
+    def rests(self) -> bool:
+        """Whether no request asks for anything, so that the forward pass to come needs no `prepare`."""
+        if not self._asking:
+            self._rows.rest()
+        return not self._asking
 
     def prepare(
         self, request_ids: Sequence[str], params: Sequence[object], prompt_lengths: Sequence[int], counts: np.ndarray,
@@ -98,6 +109,8 @@ def prepare_v1_steps(runner: Any, steering: Steering) -> None:
     forward = runner._model_forward
 
     def prepared_forward(*args: Any, **kwargs: Any) -> Any:
+        if steering.rests():
+            return forward(*args, **kwargs)
         batch = runner.input_batch
         count = batch.num_reqs
         states = [runner.requests[request_id] for request_id in batch.req_ids]
@@ -131,6 +144,8 @@ def prepare_v2_steps(runner: Any, steering: Steering) -> None:
         steering.forget(request_id)
 
     def prepare_inputs(batch: Any, states: Any) -> Any:
+        if steering.rests():
+            return prepare(batch, states)
         # A batch of vLLM's own, as for warming up, has no requests that are known.
         found = [known.get(request_id, (None, 0)) for request_id in batch.req_ids]
         params, lengths = [one for one, _ in found], [length for _, length in found]

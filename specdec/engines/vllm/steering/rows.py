@@ -25,7 +25,7 @@ class Rows:
         """Of a step with counts[b] rows of each request, at positions [n], which may be on the device only."""
         found = [self._programs.slot(*one) for one in zip(request_ids, params, strict=True)]
         if not any(slot for slot, _ in found):
-            self._rest()
+            self.rest()
             return
         # The first position that is steered: 0, or the first generated token's.
         begin = [
@@ -40,7 +40,8 @@ class Rows:
         for number, layer in self._layers.items():
             layer.take(slots, most.get(number, 0))
 
-    def _rest(self) -> None:
+    def rest(self) -> None:
+        """Of a step in which nobody is steered."""
         if not self._idle:
             self._idle = True
             for layer in self._layers.values():
