@@ -94,7 +94,8 @@ def costs(args: argparse.Namespace, plain: Engine, able: Engine, prompts: list[l
     for count in (1, 8, 32):
         ours, theirs = batch(able, count, [])(), batch(plain, count, [])()
         assert ours.tokens == theirs.tokens, "requests without a program must not notice"
-        pairs = in_turns(batch(plain, count, []), batch(able, count, []), args.pairs, f"{count} requests, idle")
+        # Two processes: the difference looked for is small, and so each takes four times the turns.
+        pairs = in_turns(batch(plain, count, []), batch(able, count, []), 4 * args.pairs, f"{count} requests, idle")
         rows.append({"requests": count, "programs": "idle, against none configured", **ratio(pairs)})
     for count, different in ((8, 1), (8, 8), (32, 1), (32, 8), (32, 32)):
         # Of a strength at which the text, and so what is accepted, stays as it is: the cost is that of computing.
