@@ -27,9 +27,12 @@ class VerifySettings(_Section):
 
 
 class MetricsSettings(_Section):
-    """enabled: count drafts and acceptances for /metrics."""
+    """enabled: count drafts and acceptances for /metrics. max_tenants: how many values of a request's "tenant"
+    (specdec/request.py) are counted apart, as a label; later ones go under "other". 0: requests may name none.
+    """
 
     enabled: bool = True
+    max_tenants: int = Field(default=0, ge=0, le=1000)
 
 
 class DraftSettings(_Section):

@@ -9,7 +9,7 @@ import torch
 
 from specdec.errors import SpecdecError
 from specdec.evaluation.served import ratio_with_error
-from specdec.metrics.counters import Counts
+from specdec.metrics.cells import Counts
 
 
 @dataclass(frozen=True)

@@ -1,84 +1,116 @@
-"""Counters of the verify step, kept in a small memory-mapped file so that another process can read them.
+"""What the verify steps of a worker have done so far, counted on the hot path; export.py shows it."""
 
-The worker runs beside the process that answers /metrics, so plain Python counters would never be seen. Each worker
-owns one file (float64 cells, written in place by one process only; an aligned 8-byte store is not torn), and the
-exporter adds up all files it finds. A restarted worker starts a new file: sums never run backwards.
-"""
-
-import json
-import os
-import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-MAX_POSITIONS = 16  # draft positions told apart; vLLM heads are served with at most a handful
-FIELDS = {
-    "steps": 1,
-    "draft_tokens": MAX_POSITIONS,
-    "reached": MAX_POSITIONS,
-    "accepted": MAX_POSITIONS,
-    "expected_sum": MAX_POSITIONS,
-    "tokens_per_step": MAX_POSITIONS + 2,  # index = tokens emitted by one request in one step
-    "lost_rows": 1,
-}
-SIZE = sum(FIELDS.values())
-DIRECTORY_VARIABLE = "SPECDEC_METRICS_DIR"
-Counts = dict[str, list[float]]  # field -> its cells, as plain values
+from specdec.metrics.buckets import ENTROPY, SECONDS, bucket
+from specdec.metrics.cells import MAX_POSITIONS, CellFile, layout
 
-
-def layout(cells: np.ndarray) -> dict[str, np.ndarray]:
-    """Views [n] of each field in the flat cells [SIZE]."""
-    views, start = {}, 0
-    for name, count in FIELDS.items():
-        views[name] = cells[start : start + count]
-        start += count
-    return views
+OTHER = "other"  # the tenant of those for which there is no room
 
 
 class StepCounters:
-    """What the verify steps of one worker have done so far.
-
-    directory: where the file goes; None keeps the counts in this process only.
-    labels: e.g. {"model_name": ...}, written beside the file for the exporter.
-    """
+    """Of one worker under one set of labels, e.g. {"model_name": ...}. directory: see CellFile."""
 
     def __init__(self, directory: Path | None, labels: dict[str, str]):
-        self.path: Path | None = None
-        if directory is None:
-            cells = np.zeros(SIZE)
-        else:
-            directory.mkdir(parents=True, exist_ok=True)
-            self.path = directory / f"{os.getpid()}-{uuid.uuid4().hex[:8]}.cells"
-            cells = np.memmap(self.path.with_suffix(".new"), np.float64, "w+", shape=(SIZE,))
-            self.path.with_suffix(".json").write_text(json.dumps(labels))
-            os.replace(self.path.with_suffix(".new"), self.path)
+        self._file = CellFile(directory, labels)
         self._positions = np.arange(MAX_POSITIONS)
-        self.views = layout(cells)
+        self.path = self._file.path
+        self.views = layout(self._file.cells)
 
     def record(self, num_drafts: np.ndarray, num_accepted: np.ndarray, acceptance: np.ndarray) -> None:
-        """One verify step of the requests that had drafts.
+        """One verify step of requests that each gained a token or more.
 
-        num_drafts [B] int, num_accepted [B] int: drafts and accepted drafts per request; a request without drafts
-        is not counted. acceptance [N] float: VerifyOutput.acceptance_probability, request-major; not a number where
-        a draft was not reached.
+        num_drafts [B] int, num_accepted [B] int: drafts and accepted drafts per request. acceptance [N] float:
+        VerifyOutput.acceptance_probability, request-major; not a number where a draft was not reached.
         """
-        views, count = self.views, min(int(num_drafts.max(initial=0)), MAX_POSITIONS)
-        if count == 0:
-            return
+        views = self.views
         with_drafts = num_drafts > 0
-        positions = self._positions[:count]
-        drafted = num_drafts[:, None] > positions
-        views["steps"][0] += with_drafts.sum()
+        drafting = int(with_drafts.sum())
+        views["undrafted_steps"][0] += len(num_drafts) - drafting
+        if not drafting:
+            return
+        if drafting < len(num_drafts):
+            num_drafts, num_accepted = num_drafts[with_drafts], num_accepted[with_drafts]
+        views["steps"][0] += drafting
+        positions = self._positions[: min(int(num_drafts.max()), MAX_POSITIONS)]
+        count = len(positions)
+        drafted, kept = num_drafts[:, None] > positions, num_accepted[:, None] > positions
+        ends_here = (num_accepted[:, None] == positions) & drafted
         views["draft_tokens"][:count] += drafted.sum(0)
-        views["accepted"][:count] += (num_accepted[:, None] > positions).sum(0)
-        views["reached"][:count] += (drafted & (num_accepted[:, None] >= positions)).sum(0)
-        grid = np.zeros((len(num_drafts), int(num_drafts.max())))
-        grid[num_drafts[:, None] > np.arange(grid.shape[1])] = np.nan_to_num(acceptance)
-        views["expected_sum"][:count] += grid[:, :count].sum(0)
-        emitted = np.minimum(num_accepted[with_drafts] + 1, MAX_POSITIONS + 1)
-        views["tokens_per_step"][: MAX_POSITIONS + 2] += np.bincount(emitted, minlength=MAX_POSITIONS + 2)
+        views["accepted"][:count] += kept.sum(0)
+        views["recovered"][:count] += ends_here.sum(0)
+        views["reached"][:count] += (kept | ends_here).sum(0)
+        views["expected_sum"][:count] += _by_position(num_drafts, acceptance)[:, :count].sum(0)
+        whole = np.minimum(num_drafts[num_accepted == num_drafts], MAX_POSITIONS)
+        views["bonus"][:] += np.bincount(whole, minlength=MAX_POSITIONS + 1)
+        emitted = np.minimum(num_accepted + 1, MAX_POSITIONS + 1)
+        views["tokens_per_step"][:] += np.bincount(emitted, minlength=MAX_POSITIONS + 2)
+
+    def record_exact(
+        self, positions: np.ndarray, overlap: np.ndarray, entropy: np.ndarray, accepted: np.ndarray
+    ) -> None:
+        """Reached drafts [m] of a step that was looked at: their positions, Σ min(p, q) (nan: not meant to be what is
+        accepted), the target's entropy in nats, whether each was accepted."""
+        views = self.views
+        meant = (positions < MAX_POSITIONS) & np.isfinite(overlap)
+        np.add.at(views["exact_sum"], positions[meant], overlap[meant])
+        np.add.at(views["exact_rows"], positions[meant], 1)
+        known = np.isfinite(entropy)
+        entropy, accepted = np.maximum(entropy[known], 0), accepted[known]
+        places = bucket(entropy, ENTROPY)
+        np.add.at(views["entropy"], places, 1)
+        np.add.at(views["entropy_reached"], places, 1)
+        np.add.at(views["entropy_accepted"], places, accepted)
+        views["entropy_sum"][0] += entropy.sum()
+
+    def record_phase(self, phase: str, seconds: float) -> None:
+        """One engine step's time in one of PHASES."""
+        self.views[f"{phase}_seconds"][int(bucket(np.asarray(seconds), SECONDS))] += 1
+        self.views[f"{phase}_seconds_sum"][0] += seconds
 
     def record_lost(self, count: int) -> None:
         """Draft tokens verified as one-hot because their draft rows were gone (see engines/vllm/drafts.py)."""
         self.views["lost_rows"][0] += count
+
+    def set(self, gauge: str, value: float) -> None:
+        """One of GAUGES."""
+        self.views[gauge][0] = value
+
+
+class TenantCounters:
+    """The counters of one worker, told apart by tenant: at most `most` of them by name, later ones under OTHER."""
+
+    def __init__(self, directory: Path | None, labels: dict[str, str], most: int):
+        self._directory, self._labels, self._most = directory, labels, most
+        self.own = StepCounters(directory, {**labels, "tenant": ""})  # of requests that name none, and of the worker
+        self._tenants: dict[str, StepCounters] = {}
+
+    def of(self, tenant: str) -> StepCounters:
+        """Counters for requests of this tenant; "": for those that name none."""
+        if not tenant:
+            return self.own
+        if tenant not in self._tenants:
+            named = len(self._tenants) - (OTHER in self._tenants)
+            if tenant != OTHER and named >= self._most:
+                return self.of(OTHER)
+            self._tenants[tenant] = StepCounters(self._directory, {**self._labels, "tenant": tenant})
+        return self._tenants[tenant]
+
+    def groups(self, tenants: Sequence[str]) -> list[tuple[StepCounters, np.ndarray]]:
+        """By counters, which of a batch's requests [B] are theirs: bool [B]."""
+        found: dict[int, tuple[StepCounters, np.ndarray]] = {}
+        for place, tenant in enumerate(tenants):
+            counters = self.of(tenant)
+            _, mask = found.setdefault(id(counters), (counters, np.zeros(len(tenants), dtype=bool)))
+            mask[place] = True
+        return list(found.values())
+
+
+def _by_position(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """values [N], request-major, as [B, largest count], 0 where there are none or no number."""
+    grid = np.zeros((len(counts), int(counts.max())))
+    grid[counts[:, None] > np.arange(grid.shape[1])] = np.nan_to_num(values)
+    return grid

@@ -13,6 +13,10 @@ class Part(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
+    def dumped(self) -> dict[str, Any]:
+        """As JSON has it, what is not set left out."""
+        return self.model_dump(by_alias=True, exclude_none=True)
+
 
 Kind = TypeVar("Kind", bound=Part)
 

@@ -1,4 +1,4 @@
-"""What a request asks for under `"specdec"`: which directions of the residual stream to change, where, and how much.
+"""What a request steers with under `"specdec"`: which directions of the residual stream to change, where, and how much.
 
     {"steer": [{"feature": 123, "add": 8},
                {"sae": "mid", "feature": 5, "clamp": 3, "when": "active"},
@@ -20,7 +20,7 @@ vector's: its direction), the stream x becomes x + (f' - f) W:
 So what an SAE does not explain of x stays as it is. All edits of a layer read the x that came in. "if" lets an edit act
 only where another feature of the same layer is above a number. "on": "all" acts on prompt and generated tokens,
 "generated" on the generated ones alone. {"preset": NAME} takes one of the server's programs; "strength" beside it or
-beside "steer" multiplies every `add`. "read" may stand beside a program, or alone: see reading.py.
+beside "steer" multiplies every `add`. What may stand beside a program: specdec/request.py.
 """
 
 import hashlib
@@ -84,25 +84,12 @@ class Program(Part):
 
     def canonical(self) -> str:
         """The same text for the same program."""
-        return _text(_dumped(self))
+        return json.dumps(self.dumped(), sort_keys=True, separators=(",", ":"))
 
     @cached_property
     def key(self) -> str:
         """Tells programs apart: 128 bits of a hash of `canonical`."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:32]
-
-
-@dataclass(frozen=True)
-class Request:
-    """All that stands under a request's `"specdec"`, in its final form; None: it does not steer, or not read."""
-
-    steer: Program | None = None
-    read: Read | None = None
-
-    def canonical(self) -> str:
-        """A text that `Catalog.request` and `parse_request` understand."""
-        steer = {} if self.steer is None else _dumped(self.steer)
-        return _text(steer if self.read is None else {**steer, "read": _dumped(self.read)})
 
 
 class _Asked(Part):
@@ -139,19 +126,11 @@ class Catalog:
             except SpecdecError as error:
                 raise SpecdecError(f"steering.presets.{name}: {error}") from None
 
-    def request(self, raw: Any) -> Request:
-        """What a request asked for, a JSON text or the object it stands for, in its final form.
+    def read(self, raw: Any) -> Read:
+        """What a request reads, in its final form.
 
-        SpecdecError: see program; a read of an unknown SAE, of features out of range, of none, or of too many.
+        SpecdecError: malformed, an unknown SAE, features out of range, none, or too many.
         """
-        given, read = as_object(raw), None
-        if isinstance(given, Mapping):
-            read, given = given.get("read"), {key: value for key, value in given.items() if key != "read"}
-        if read is None:
-            return Request(self.program(given))
-        return Request(self.program(given) if given else None, self._read(read))
-
-    def _read(self, raw: Any) -> Read:
         read = parse(Read, raw, "reading", "read.")
         if not self.max_read:
             raise SpecdecError("this server does not read features: steering.max_read is 0 in its settings")
@@ -281,20 +260,3 @@ class Catalog:
             if (edit.sae, edit.feature) in seen:
                 raise SpecdecError(f"feature {edit.feature} is edited twice: join the edits into one")
             seen.add((edit.sae, edit.feature))
-
-
-def parse_request(text: str) -> Request:
-    """The request of a text that `Request.canonical` wrote."""
-    raw = json.loads(text)
-    read = raw.pop("read", None)
-    return Request(
-        Program.model_validate(raw) if raw else None, None if read is None else Read.model_validate(read)
-    )  # fmt: skip
-
-
-def _dumped(part: Part) -> dict[str, Any]:
-    return part.model_dump(by_alias=True, exclude_none=True)
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))

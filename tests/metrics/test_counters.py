@@ -1,6 +1,8 @@
 """Counters by hand-worked steps, their file read as another process would, and the Prometheus text made of them."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +10,12 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from specdec.metrics.counters import MAX_POSITIONS, StepCounters
-from specdec.metrics.export import SpecdecCollector, read_all
+from specdec.metrics.cells import MAX_POSITIONS, read_all
+from specdec.metrics.counters import StepCounters, TenantCounters
+from specdec.metrics.export import SpecdecCollector
 
 NAN = float("nan")
+LABELS = ("position", "entropy", "phase", "le", "tenant")
 
 
 def record_two_steps(counters: StepCounters) -> None:
@@ -27,7 +31,7 @@ def samples(folder: Path) -> dict[str, float]:
     found = {}
     for family in text_string_to_metric_families(generate_latest(registry).decode()):
         for s in family.samples:
-            found[s.name + "".join(f"[{s.labels[k]}]" for k in ("position", "le") if k in s.labels)] = s.value
+            found[s.name + "".join(f"[{s.labels[k]}]" for k in LABELS if s.labels.get(k))] = s.value
     return found
 
 
@@ -47,6 +51,9 @@ def test_hand_worked_steps(folder: Path) -> None:
     assert found["specdec_tokens_per_step_count"] == 3
     assert found["specdec_tokens_per_step_sum"] == 4 + 2 + 1
     assert [found[f"specdec_tokens_per_step_bucket[{n}.0]"] for n in (1, 2, 3, 4)] == [1, 2, 2, 3]
+    assert [found[f"specdec_recovered_tokens_total[{p}]"] for p in range(3)] == [1, 1, 0]
+    assert [found[f"specdec_bonus_tokens_total[{n}]"] for n in range(4)] == [0, 0, 0, 1]
+    assert found["specdec_undrafted_steps_total"] == 1
     assert "specdec_draft_tokens_total[3]" not in found
 
 
@@ -60,10 +67,66 @@ def test_labels_keep_models_apart(folder: Path) -> None:
     assert {dict(labels)["model_name"] for labels in read_all(folder)} == {"tiny", "other"}
 
 
-def test_steps_without_drafts_count_nothing(tmp_path: Path) -> None:
+def test_steps_without_drafts_count_as_such(tmp_path: Path) -> None:
     counters = StepCounters(tmp_path, {})
     counters.record(np.array([0, 0]), np.array([0, 0]), np.array([]))
-    assert not any(view.any() for view in counters.views.values())
+    assert {name for name, view in counters.views.items() if view.any()} == {"undrafted_steps"}
+    assert counters.views["undrafted_steps"][0] == 2
+
+
+def test_looks_times_and_gauges(tmp_path: Path) -> None:
+    counters = StepCounters(tmp_path, {"model_name": "tiny"})
+    counters.record(np.array([2]), np.array([1]), np.array([0.5, 0.5]))
+    # Of the third draft's acceptance nothing is known (block rule); 0.1 belongs to the bucket that it ends.
+    overlap, entropy = np.array([0.5, 0.25, NAN]), np.array([0.1, 0.25, 9.0])
+    counters.record_exact(np.array([0, 1, 1]), overlap, entropy, np.array([True, False, True]))
+    counters.record_phase("verify", 0.002)
+    counters.record_phase("verify", 100.0)
+    counters.set("draft_rows_bytes", 4096)
+    found = samples(tmp_path)
+    assert [found[f"specdec_exact_acceptance_sum_total[{p}]"] for p in (0, 1)] == [0.5, 0.25]
+    assert [found[f"specdec_exact_acceptance_rows_total[{p}]"] for p in (0, 1)] == [1, 1]
+    reached = [k for k, v in found.items() if k.startswith("specdec_entropy_reached") and v]
+    assert [k.partition("[")[2] for k in reached] == ["0-0.1]", "0.1-0.5]", "4-inf]"]
+    assert found["specdec_entropy_accepted_tokens_total[0.1-0.5]"] == 0
+    assert found["specdec_target_entropy_nats_bucket[0.5]"] == 2
+    assert found["specdec_target_entropy_nats_count"] == 3
+    assert found["specdec_target_entropy_nats_sum"] == pytest.approx(9.35)
+    assert found["specdec_phase_seconds_bucket[verify][0.001]"] == 0
+    assert found["specdec_phase_seconds_bucket[verify][0.0025]"] == 1
+    assert found["specdec_phase_seconds_count[verify]"] == 2 and found["specdec_phase_seconds_count[draft]"] == 0
+    assert found["specdec_draft_rows_bytes"] == 4096
+
+
+def test_gauges_are_of_workers_that_live(tmp_path: Path) -> None:
+    """Counts of a worker that is gone stay; what it held does not."""
+    script = (
+        "import sys, pathlib; from specdec.metrics.counters import StepCounters; "
+        "c = StepCounters(pathlib.Path(sys.argv[1]), {'model_name': 'tiny'}); c.set('draft_rows_bytes', 7); "
+        "c.record_lost(3); print('ready', flush=True); sys.stdin.read()"
+    )
+    call = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        mine = StepCounters(tmp_path, {"model_name": "tiny"})
+        mine.set("draft_rows_bytes", 100)
+        assert samples(tmp_path)["specdec_draft_rows_bytes"] == 107
+        worker.kill()
+    found = samples(tmp_path)
+    assert found["specdec_draft_rows_bytes"] == 100 and found["specdec_lost_draft_rows_total"] == 3
+
+
+def test_tenants_are_told_apart_up_to_a_bound(tmp_path: Path) -> None:
+    counters = TenantCounters(tmp_path, {"model_name": "tiny"}, most=2)
+    for one, mine in counters.groups(["", "a", "b", "c", "a", "d"]):
+        one.record(np.array([1] * 6)[mine], np.array([1, 0, 1, 1, 0, 1])[mine], np.ones(6)[mine])
+    found = samples(tmp_path)
+    drafted = {tenant: found[f"specdec_draft_tokens_total[0]{tenant}"] for tenant in ("", "[a]", "[b]", "[other]")}
+    assert drafted == {"": 1, "[a]": 2, "[b]": 1, "[other]": 2}
+    assert not any("[c]" in name or "[d]" in name for name in found)
+    assert found["specdec_accepted_tokens_total[0][a]"] == 0 and found["specdec_accepted_tokens_total[0][other]"] == 2
+    assert "specdec_draft_rows_bytes[a]" not in found, "what a worker holds is no tenant's"
 
 
 def test_more_drafts_than_told_apart_are_cut_off_not_misfiled(tmp_path: Path) -> None:

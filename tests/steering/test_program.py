@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from specdec.errors import SpecdecError
-from specdec.steering.program import Catalog, parse_request
+from specdec.request import Request, parse_request
+from specdec.steering.program import Catalog
 
 CATALOG = Catalog(
     width=4,
@@ -29,8 +30,8 @@ def test_text_and_object_are_one_program() -> None:
     raw = edits({"sae": "mid", "feature": 3, "add": 2}, on="generated")
     program = CATALOG.program(raw)
     assert CATALOG.program(json.dumps(raw)) == program
-    assert parse_request(program.canonical()).steer == program
-    assert parse_request(program.canonical()).steer.key == program.key
+    carried = parse_request(Request(program).canonical()).steer
+    assert carried == program and carried is not None and carried.key == program.key
     assert program.steer[0].layer == 5
     assert program.on == "generated"
 

@@ -7,36 +7,38 @@ import numpy as np
 import pytest
 
 from specdec.errors import SpecdecError
-from specdec.steering.program import Catalog, Request, parse_request
+from specdec.request import Offer, Request, parse_request
+from specdec.steering.program import Catalog
 from specdec.steering.reading import Read
 from specdec.steering.readings import Collector
 
 CATALOG = Catalog(8, saes={"mid": (4, 40), "late": (9, 20)}, layers=frozenset({4}), max_read=3)
+OFFER = Offer(CATALOG)
 STEER = {"steer": [{"sae": "mid", "feature": 3, "add": 2}]}
 
 
 def read(**asked: Any) -> Request:
-    return CATALOG.request({"read": asked})
+    return OFFER.request({"read": asked})
 
 
 def test_a_request_reads_steers_or_both() -> None:
     alone = read(sae="mid", features=[3, 1])
     assert alone.steer is None and alone.read == Read(sae="mid", features=(3, 1))
-    both = CATALOG.request(json.dumps({**STEER, "read": {"sae": "late", "top": 2, "prompt": True}}))
+    both = OFFER.request(json.dumps({**STEER, "read": {"sae": "late", "top": 2, "prompt": True}}))
     assert both.steer == CATALOG.program(STEER) and both.read == Read(sae="late", top=2, prompt=True)
-    assert CATALOG.request(STEER) == CATALOG.request({**STEER, "read": None}) == Request(both.steer)
+    assert OFFER.request(STEER) == OFFER.request({**STEER, "read": None}) == Request(both.steer)
     for request in (alone, both, Request(both.steer)):
         assert parse_request(request.canonical()) == request
-        assert CATALOG.request(request.canonical()) == request
+        assert OFFER.request(request.canonical()) == request
 
 
 def test_reading_changes_no_programs_key() -> None:
-    both, alone = CATALOG.request({**STEER, "read": {"sae": "mid", "top": 1}}), CATALOG.program(STEER)
+    both, alone = OFFER.request({**STEER, "read": {"sae": "mid", "top": 1}}), CATALOG.program(STEER)
     assert both.steer is not None and both.steer.key == alone.key
 
 
 def test_the_only_sae_need_not_be_named() -> None:
-    assert Catalog(8, saes={"mid": (4, 40)}).request({"read": {"top": 1}}).read == Read(sae="mid", top=1)
+    assert Offer(Catalog(8, saes={"mid": (4, 40)})).request({"read": {"top": 1}}).read == Read(sae="mid", top=1)
 
 
 @pytest.mark.parametrize(
@@ -60,19 +62,19 @@ def test_the_only_sae_need_not_be_named() -> None:
 )
 def test_refused(asked: Any, says: str) -> None:
     with pytest.raises(SpecdecError) as refused:
-        CATALOG.request({**STEER, "read": asked})
+        OFFER.request({**STEER, "read": asked})
     assert str(refused.value).startswith(says) and "\n" not in str(refused.value)
 
 
 def test_top_of_a_small_sae() -> None:
-    small = Catalog(8, saes={"mid": (4, 2)})
+    small = Offer(Catalog(8, saes={"mid": (4, 2)}))
     with pytest.raises(SpecdecError, match=r"read.top 3 is out of range: SAE 'mid' has 2 features"):
         small.request({"read": {"top": 3}})
 
 
 def test_a_bad_program_is_refused_beside_a_reading() -> None:
     with pytest.raises(SpecdecError, match='unknown key "feature" in a steering program'):
-        CATALOG.request({"feature": 3, "read": {"sae": "mid", "top": 1}})
+        OFFER.request({"feature": 3, "read": {"sae": "mid", "top": 1}})
 
 
 STEPS = [[[0, 2, 1], [3, 0, 0]], [[0, 0, 5]], [[0, 0, 4], [1, 0, 0], [9, 9, 9]]]  # the last token is cut off

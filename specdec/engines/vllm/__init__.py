@@ -13,7 +13,7 @@ def __getattr__(name: str) -> Any:
 
         return Worker
     if name == "Scheduler":
-        from specdec.engines.vllm.steering.scheduler import Scheduler
+        from specdec.engines.vllm.scheduler import Scheduler
 
         return Scheduler
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,7 +20,7 @@ from specdec.engines.command import WORKER, cpu_environment, speculative_config
 from specdec.engines.installed import require_vllm
 from specdec.engines.logs import last_words
 from specdec.errors import SpecdecError
-from specdec.metrics.counters import DIRECTORY_VARIABLE, SIZE, Counts, layout
+from specdec.metrics.cells import DIRECTORY_VARIABLE, SIZE, Counts, layout, read_all
 
 PARTS = 8  # of the prompts at each setting, run one after the other: their spread is the figure's error
 
@@ -132,8 +132,6 @@ def _run(model: str, head: str, load: Load, counters: Path, reports: TextIO) -> 
 
 def _counts(folder: Path) -> Counts:
     import numpy as np
-
-    from specdec.metrics.export import read_all
 
     cells = sum(read_all(folder).values(), np.zeros(SIZE))
     return {name: values.tolist() for name, values in layout(cells).items()}

@@ -1,4 +1,8 @@
-"""What a verify step has to report, on its way to the host: it rides with vLLM's copy of the step's output."""
+"""What a verify step has to report, on its way to the host: it rides with vLLM's copy of the step's output.
+
+On the host it goes to three places: the counters of /metrics, the log of rows that were no distribution, and, of
+requests that asked for it, along with the output to their answers.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,54 +12,159 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from specdec.engines.vllm.api.route import FIGURES
 from specdec.engines.vllm.bad_rows import BadRowLog
+from specdec.engines.vllm.clock import Clock, NoClock
 from specdec.engines.vllm.shared import when_on_host
-from specdec.metrics.counters import StepCounters
+from specdec.metrics.counters import TenantCounters
+from specdec.metrics.exact import Looked
 from specdec.verify import VerifyOutput
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The requests of a verify step, as far as the host knows them. asking: places of those whose answers hold figures;
+    tenants: of each, None where none has one.
+    """
+
+    request_ids: list[str]
+    num_drafts: list[int]
+    asking: tuple[int, ...] = ()
+    tenants: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Figures:
-    """on_host: float32 [2 B + N + 1], complete once the step's output is: accepted drafts [B], bad rows [B],
-    probabilities of acceptance [N], drafts whose rows were gone [1]. float32 holds these integers exactly."""
+    """on_host: float32, complete once the step's output is. Accepted drafts [B], bad rows [B], whether the request
+    gains no token, being in the middle of its prompt [B], probabilities of acceptance [N], drafts whose rows were gone
+    [1], what Looked has. float32 holds these integers exactly.
+    """
 
-    request_ids: list[str]
-    num_drafts: list[int]
+    batch: Batch
+    looked: np.ndarray  # Looked.drafts
     on_host: Tensor
 
     @classmethod
-    def of(cls, request_ids: list[str], num_drafts: list[int], out: VerifyOutput, lost: Tensor | int) -> "Figures":
-        """Starts the copy. lost: int64 [], or known to the host."""
+    def of(
+        cls, batch: Batch, out: VerifyOutput, unfinished: Tensor, lost: Tensor | int, looked: Looked | None = None
+    ) -> "Figures":
+        """Starts the copy. unfinished: bool [B]. lost: int64 [], or known to the host."""
         assert out.bad_row is not None, "asked for repair"
         last = lost.view(1) if isinstance(lost, Tensor) else out.num_accepted.new_full((1,), lost)
-        parts = (out.num_accepted, out.bad_row, out.acceptance_probability, last)
-        packed = torch.cat([part.to(torch.float32) for part in parts])
-        return cls(list(request_ids), num_drafts, packed.to("cpu", non_blocking=True))
+        parts = [out.num_accepted, out.bad_row, unfinished, out.acceptance_probability, last]
+        if looked is not None:
+            parts += [looked.overlap, looked.entropy, looked.own]
+        packed = torch.cat([part.to(torch.float32) for part in parts]).to("cpu", non_blocking=True)
+        return cls(batch, np.zeros(0, dtype=np.int64) if looked is None else looked.drafts, packed)
+
+    def landed(self) -> "Landed":
+        """Once the step's output is on the host."""
+        counts = np.asarray(self.batch.num_drafts, dtype=np.int64)
+        sizes = [len(counts)] * 3 + [int(counts.sum()), 1] + [len(self.looked)] * 2
+        parts = np.split(self.on_host.numpy(), np.cumsum(sizes))
+        accepted, bad, unfinished, probability, lost, overlap, entropy, own = parts
+        return Landed(
+            self.batch, counts, accepted.astype(int), bad.astype(int), unfinished == 0, probability, int(lost[0]),
+            self.looked, overlap, entropy, own,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Landed:
+    """Figures on the host; gains: whether a request gains a token in this step, bool [B]. own: entropies of the rows of
+    those that ask, one request's behind the other's.
+    """
+
+    batch: Batch
+    counts: np.ndarray
+    accepted: np.ndarray
+    bad: np.ndarray
+    gains: np.ndarray
+    probability: np.ndarray
+    lost: int
+    looked: np.ndarray
+    overlap: np.ndarray
+    entropy: np.ndarray
+    own: np.ndarray
+
+    @property
+    def of_draft(self) -> np.ndarray:
+        """int64 [N]: the request of each draft."""
+        return np.repeat(np.arange(len(self.counts)), self.counts)
+
+    def count(self, counters: TenantCounters) -> None:
+        """Adds the step to the counters."""
+        batch = self.batch
+        if batch.tenants is None:
+            groups = [(counters.own, np.ones(len(self.counts), dtype=bool))]
+        else:
+            groups = counters.groups(batch.tenants)
+        everything = batch.tenants is None and bool(self.gains.all())
+        for one, mine in groups:
+            mine = mine & self.gains
+            probability = self.probability if everything else self.probability[mine[self.of_draft]]
+            one.record(self.counts[mine], self.accepted[mine], probability)
+            if len(self.looked):
+                self._count_looked(one, mine)
+        if self.lost:
+            counters.own.record_lost(self.lost)
+
+    def _count_looked(self, counters: Any, mine: np.ndarray) -> None:
+        owners = self.of_draft[self.looked]
+        positions = self.looked - (np.cumsum(self.counts) - self.counts)[owners]
+        reached = mine[owners] & (self.accepted[owners] >= positions)
+        counters.record_exact(
+            positions[reached], self.overlap[reached], self.entropy[reached],
+            (self.accepted[owners] > positions)[reached],
+        )  # fmt: skip
+
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """By request that asked: how many drafts it had, how many were accepted, the probability of acceptance of each
+        that was reached, and the target's entropy for each token that it gains.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        ends, at = np.cumsum(self.counts), 0
+        for place in self.batch.asking:
+            drafts, accepted = int(self.counts[place]), int(self.accepted[place])
+            mine = self.probability[ends[place] - drafts : ends[place]][: accepted + 1]
+            entropy = self.own[at : at + accepted + 1]
+            at += drafts + 1
+            if self.gains[place]:
+                found[self.batch.request_ids[place]] = {
+                    "drafts": drafts, "accepted": accepted, "expected": mine.tolist(), "entropy": entropy.tolist()
+                }  # fmt: skip
+        return found
 
 
 class Reporter:
-    """Takes the figures of each step to the counters (None: metrics are off) and to the log.
+    """Takes the figures of each step where they belong. take: gives the last step's, once; None where it has none.
 
-    take: what gives the last step's figures, once; None where it has none.
+    counters None: metrics are off. gauges: by name, what else is asked of the worker with every step.
     """
 
-    def __init__(self, take: Callable[[], Figures | None], counters: StepCounters | None):
+    def __init__(self, take: Callable[[], Figures | None], counters: TenantCounters | None, clock: Clock | None = None):
         self._take, self._counters, self._bad_rows = take, counters, BadRowLog()
+        self.clock: Clock = clock or NoClock()
+        self.gauges: dict[str, Callable[[], float]] = {}
 
     def report_with(self, output: Any) -> None:
         """output: what the runner's `sample_tokens` returned for the last step."""
         figures = self._take()
         if figures is not None:
-            when_on_host(output, lambda _: self.report(figures))
+            when_on_host(output, lambda step: self.report(figures, step))
 
-    def report(self, figures: Figures) -> None:
-        """Only once the step's output is on the host."""
-        counts = np.asarray(figures.num_drafts, dtype=np.int64)
-        batch = len(counts)
-        parts = np.split(figures.on_host.numpy(), [batch, 2 * batch, 2 * batch + counts.sum()])
-        accepted, bad, probability, lost = parts
-        self._bad_rows.report(bad.astype(int).tolist(), figures.request_ids)
-        if self._counters is not None and counts.any():
-            self._counters.record(counts, accepted.astype(int), probability)
-            if lost[0]:
-                self._counters.record_lost(int(lost[0]))
+    def report(self, figures: Figures, output: Any) -> None:
+        """output: the step's, on the host by now."""
+        landed = figures.landed()
+        self._bad_rows.report(landed.bad.tolist(), landed.batch.request_ids)
+        if landed.batch.asking:
+            setattr(output, FIGURES, landed.entries())
+        if self._counters is not None:
+            landed.count(self._counters)
+            self._count_worker(self._counters)
+
+    def _count_worker(self, counters: TenantCounters) -> None:
+        for phase, seconds in self.clock.take():
+            counters.own.record_phase(phase, seconds)
+        for gauge, ask in self.gauges.items():
+            counters.own.set(gauge, ask())

@@ -26,7 +26,7 @@ def apply() -> None:
 
 
 def _engines_with_our_worker() -> None:
-    """Reasons: executor.py, steering/scheduler.py. Both could also be named on the command line, but then every user
+    """Reasons: executor.py, scheduler.py. Both could also be named on the command line, but then every user
     would have to.
 
     This is where a process first sees the whole configuration, so the speculative config is marked here too.
@@ -55,19 +55,18 @@ def _engines_with_our_worker() -> None:
 
 
 def _choose_scheduler(vllm_config: Any) -> None:
-    scheduler, steering = vllm_config.scheduler_config, parse_settings(vllm_config.additional_config).steering
-    if not steering.enabled or scheduler.scheduler_cls == SCHEDULER:
-        return
-    if scheduler.scheduler_cls is not None:
+    scheduler, settings = vllm_config.scheduler_config, parse_settings(vllm_config.additional_config)
+    if scheduler.scheduler_cls in (None, SCHEDULER):
+        scheduler.scheduler_cls = SCHEDULER
+    elif settings.steering.enabled:
         raise SpecdecError(
             f"--scheduler-cls {scheduler.scheduler_cls} does not keep count of steering programs: leave it out"
         )
-    scheduler.scheduler_cls = SCHEDULER
 
 
 def _programs_are_checked_at_admission() -> None:
-    """Reason: steering/admission.py. vLLM hands `extra_args` on as they came, to whoever may understand them."""
-    from specdec.engines.vllm.steering.admission import patch_input_processor
+    """Reason: api/admission.py. vLLM hands `extra_args` on as they came, to whoever may understand them."""
+    from specdec.engines.vllm.api.admission import patch_input_processor
 
     patch_input_processor()
 
@@ -79,14 +78,14 @@ def _prefix_cache_tells_programs_apart() -> None:
     patch_block_hashes()
 
 
-def readings_reach_answers() -> None:
-    """Reasons: steering/outputs.py, steering/openai.py. vLLM's completions have no place for what a plugin adds, nor
-    have its choices; kv_transfer_params, which readings come with, reach a whole completion's first result only.
+def answers_reach_clients() -> None:
+    """Reasons: api/outputs.py, api/openai.py. vLLM's completions have no place for what a plugin adds, nor have its
+    choices; kv_transfer_params, which answers come with, reach a whole completion's first result only.
 
-    Called by steering/admission.py for an engine that steers, so that no other process loads the API's modules.
+    Called by api/admission.py for an engine with our worker, so that no other process loads the API's modules.
     """
-    from specdec.engines.vllm.steering.openai import patch_api_server
-    from specdec.engines.vllm.steering.outputs import patch_outputs
+    from specdec.engines.vllm.api.openai import patch_api_server
+    from specdec.engines.vllm.api.outputs import patch_outputs
 
     patch_outputs()
     patch_api_server()

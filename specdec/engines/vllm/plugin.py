@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import uuid
 from pathlib import Path
+from typing import Any
 
 _done = False
 
@@ -37,7 +38,7 @@ def _register_head() -> None:
 def _register_metrics() -> None:
     from prometheus_client import REGISTRY
 
-    from specdec.metrics.counters import DIRECTORY_VARIABLE
+    from specdec.metrics.cells import DIRECTORY_VARIABLE
     from specdec.metrics.export import SpecdecCollector
 
     if DIRECTORY_VARIABLE not in os.environ:
@@ -47,6 +48,23 @@ def _register_metrics() -> None:
         os.environ[DIRECTORY_VARIABLE] = str(directory)
         atexit.register(_remove, directory, os.getpid())
     REGISTRY.register(SpecdecCollector())
+    _several_servers_show_it_too(SpecdecCollector)
+
+
+def _several_servers_show_it_too(collector: type) -> None:
+    """Several API server processes answer /metrics from registries that are made for it, some at each scrape, and hold
+    prometheus_client's collector of several processes' metrics. Wherever that one goes, ours goes along.
+    """
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    build = MultiProcessCollector.__init__
+
+    def build_both(self: Any, registry: Any, *args: Any, **kwargs: Any) -> None:
+        build(self, registry, *args, **kwargs)
+        if registry is not None:
+            registry.register(collector())
+
+    MultiProcessCollector.__init__ = build_both  # type: ignore[method-assign]
 
 
 def _apply_patches() -> None:

@@ -1,12 +1,14 @@
 """What each request asked of sampling, as the tensors that verify and sample_draft take."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from specdec.drafting import DraftScales
+from specdec.engines.vllm.api.carried import request_of
 from specdec.sampling import SamplingBatch
 from specdec.upload import to_device
 
@@ -22,6 +24,8 @@ class RequestSampling:
     seed: int
     draft_place: int  # where its draft scale stands: DraftScales.place
     has_grammar: bool
+    figures: bool  # whether its answer is to hold its acceptance figures
+    tenant: str  # the label that it is counted under; "": none
     params: Any  # the engine's own object: a streaming request may get another one under the same id
 
 
@@ -42,7 +46,7 @@ class Admissions:
         """params: the engine's SamplingParams of a request that has not been read before."""
         self._admitted += 1
         top_k = params.top_k if 0 < params.top_k < self._vocab_size else 0
-        seeded = params.seed is not None
+        seeded, asked = params.seed is not None, request_of(params)
         return RequestSampling(
             temperature=params.temperature,
             top_k=top_k,
@@ -51,6 +55,8 @@ class Admissions:
             seed=_signed64(params.seed) if seeded else self._fresh_seed(),
             draft_place=DraftScales.place(params.temperature, top_k, params.top_p, params.min_p, seeded),
             has_grammar=params.structured_outputs is not None,
+            figures=asked is not None and asked.figures,
+            tenant=(asked.tenant if asked is not None else None) or "",
             params=params,
         )
 
@@ -69,6 +75,8 @@ class RequestTable:
         self._rows: list[RequestSampling] = []
         self.with_grammar: set[str] = set()  # of the last batch
         self.draft_places = torch.zeros(0, dtype=torch.int64, device=device)  # likewise, [B]
+        self.asking: tuple[int, ...] = ()  # likewise, see figures.Batch
+        self.tenants: tuple[str, ...] | None = None  # likewise
         self._batch: SamplingBatch | None = None
 
     def forget(self, request_id: str) -> None:
@@ -90,6 +98,7 @@ class RequestTable:
                 position=position,
             )
             self.draft_places = self._column([r.draft_place for r in rows], torch.int64)
+            self.asking, self.tenants = places_of(rows)
             self._rows = rows
             self.with_grammar = {i for i, r in zip(request_ids, rows, strict=True) if r.has_grammar}
         self._batch.position = position
@@ -103,6 +112,13 @@ class RequestTable:
         if known is None or known.params is not params:
             known = self._known[request_id] = self._admissions.read(params)
         return known
+
+
+def places_of(asks: Sequence[Any]) -> tuple[tuple[int, ...], tuple[str, ...] | None]:
+    """figures.Batch's asking and tenants, of requests with `figures` and `tenant` each."""
+    asking = tuple(place for place, ask in enumerate(asks) if ask.figures)
+    tenants = tuple(ask.tenant for ask in asks)
+    return asking, tenants if any(tenants) else None
 
 
 def _signed64(seed: int) -> int:

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from vllm.v1.outputs import ModelRunnerOutput
 
-from specdec.config import Settings
+from specdec.config import MetricsSettings, Settings
 from specdec.drafting import NEUTRAL, DraftScales, load_calibration
 from specdec.engines.vllm.drafts import row_bytes
 from specdec.engines.vllm.requests import Admissions
 from specdec.errors import SpecdecError
-from specdec.metrics.counters import DIRECTORY_VARIABLE, StepCounters
+from specdec.metrics.cells import DIRECTORY_VARIABLE
+from specdec.metrics.counters import TenantCounters
 
 
 def admissions_of(runner: Any) -> Admissions:
@@ -80,11 +81,18 @@ def when_on_host(output: Any, then: Callable[[ModelRunnerOutput], object]) -> No
     output.get_output = get_output
 
 
-def make_counters(runner: Any) -> StepCounters:
+def make_counters(runner: Any, settings: MetricsSettings) -> TenantCounters:
     served = runner.model_config.served_model_name
     path = os.environ.get(DIRECTORY_VARIABLE)
-    labels = {"model_name": served if isinstance(served, str) else served[0]}
-    return StepCounters(Path(path) if path else None, labels)
+    labels = {"model_name": served if isinstance(served, str) else served[0], "head": _head_of(runner)}
+    return TenantCounters(Path(path) if path else None, labels, settings.max_tenants)
+
+
+def _head_of(runner: Any) -> str:
+    """A name for what drafts: the last part of its path, or how vLLM calls the method where the model brings it."""
+    speculative = runner.speculative_config
+    head, own = speculative.draft_model_config, runner.model_config.model
+    return str(speculative.method) if head is None or head.model == own else Path(head.model).name
 
 
 def kept_requests(settings: Settings, num_drafts: int, vocab_size: int, dtype: torch.dtype) -> int | None:

@@ -13,11 +13,13 @@ from vllm.v1.outputs import SamplerOutput
 
 from specdec.config import VerifySettings
 from specdec.drafting import DraftScales
+from specdec.engines.vllm.clock import Clock, NoClock
 from specdec.engines.vllm.drafts import DraftStore
-from specdec.engines.vllm.figures import Figures
+from specdec.engines.vllm.figures import Batch, Figures
 from specdec.engines.vllm.logits import logprobs_of, processed_rows, processors_active
 from specdec.engines.vllm.requests import RequestTable
 from specdec.engines.vllm.thinking import ThinkingBudgets
+from specdec.metrics.exact import Exact
 from specdec.upload import to_device
 from specdec.verify import Draft, VerifyOutput, verify
 
@@ -35,10 +37,12 @@ class Verifier:
         settings: VerifySettings,
         reports: bool,
         scales: DraftScales | None = None,
+        clock: Clock | None = None,
     ):
         self._runner, self._table, self._store, self._scales = runner, table, store, scales
-        self._reports = reports
         self._method, self._backend = settings.method, settings.backend
+        self._clock = clock or NoClock()
+        self._exact = Exact(settings.backend, overlaps=settings.method == "token") if reports else None
         rows = runner.max_num_reqs * (runner.num_spec_tokens + 1)
         self._thinking = ThinkingBudgets(getattr(runner.vllm_config, "reasoning_config", None), rows, runner.device)
         self._figures: Figures | None = None
@@ -52,6 +56,8 @@ class Verifier:
         runner = self._runner
         if logits is None or not runner.requests:  # other pipeline ranks, warm-up calls
             return type(runner)._sample(runner, logits, spec)
+        self._clock.end("target")
+        self._clock.begin("verify")
         metadata = runner.input_batch.sampling_metadata
         # Ours are seeded by position. vLLM's would be wound back where a prompt comes in chunks, which those of a CPU
         # cannot do: it would be the end of the engine.
@@ -101,8 +107,12 @@ class Verifier:
         if kept is not None and token_ids.numel():
             draft.logits, draft.row_stats, draft.rows, lost = kept
         out = verify(logits, draft, sampling, method=self._method, backend=self._backend, on_bad_row="repair")
-        if self._reports:
-            self._figures = Figures.of(request_ids, num_drafts, out, lost)
+        self._clock.end("verify")
+        if self._exact is not None:
+            looked = self._exact.look(logits, draft, sampling, self._table.asking)
+            batch = Batch(list(request_ids), num_drafts, self._table.asking, self._table.tenants)
+            unfinished = self._runner.discard_request_mask.gpu[: len(num_drafts)]
+            self._figures = Figures.of(batch, out, unfinished, lost, looked)
         if self._scales is not None:
             self._scales.look(logits, draft, sampling, self._table.draft_places, self._backend)
         return out

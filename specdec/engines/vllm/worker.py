@@ -13,6 +13,8 @@ from specdec.config import Settings, parse_settings
 from specdec.drafting import load_calibration
 from specdec.engines.checks import HEAD_ARCHITECTURE, check_head
 from specdec.engines.installed import require_vllm
+from specdec.engines.vllm.api.route import READINGS
+from specdec.engines.vllm.clock import clock_for, timed
 from specdec.engines.vllm.drafts import DraftStore
 from specdec.engines.vllm.executor import carry
 from specdec.engines.vllm.figures import Reporter
@@ -27,7 +29,6 @@ from specdec.engines.vllm.shared import (
     when_removed,
 )
 from specdec.engines.vllm.steering.install import Steering, prepare_v1_steps, prepare_v2_steps, sources_of
-from specdec.engines.vllm.steering.readers import CARRIED
 from specdec.engines.vllm.steering.sources import Sources
 from specdec.engines.vllm.verifier import Verifier
 from specdec.errors import SpecdecError
@@ -50,6 +51,7 @@ class Worker(PlatformWorker):
     _steering: Steering | None = None
     _v2: "V2Adapter | None" = None  # where vLLM's V2 model runner is in use
     _reporter: Reporter | None = None
+    _drafts_asked_for = 0  # of each request, in the last step
 
     def __init__(self, vllm_config: Any, *args: Any, **kwargs: Any):
         require_vllm()
@@ -82,10 +84,17 @@ class Worker(PlatformWorker):
             )
             (prepare_v2_steps if self.use_v2_model_runner else prepare_v1_steps)(runner, steering)
             self._sources, self._steering = None, steering
+        if self._reporter is not None:
+            self._reporter.gauges["drafts_per_step"] = lambda: self._drafts_asked_for
+            if self._steering is not None:
+                self._reporter.gauges["steering_programs"] = self._steering.in_use
 
     def execute_model(self, scheduler_output: Any) -> Any:
         if self._steering is not None:
             self._steering.begin(scheduler_output)
+        if self._reporter is not None:
+            self._reporter.clock.begin("target")
+            self._drafts_asked_for = getattr(scheduler_output, "num_spec_tokens_to_schedule", 0)
         return super().execute_model(scheduler_output)
 
     def sample_tokens(self, grammar_output: Any) -> Any:
@@ -93,7 +102,7 @@ class Worker(PlatformWorker):
         found = None if self._steering is None else self._steering.readings()
         output = super().sample_tokens(grammar_output)
         if found is not None:
-            when_on_host(output, lambda step: setattr(step, CARRIED, found.entries()))
+            when_on_host(output, lambda step: setattr(step, READINGS, found.entries()))
         if self._reporter is not None:
             self._reporter.report_with(output)
         # Not under asynchronous scheduling, whose ids stay on the device.
@@ -135,15 +144,20 @@ def install(runner: Any, settings: Settings, count: bool) -> Reporter:
     if any(isinstance(p, LogitBiasLogitsProcessor) for p in processors):
         raise SpecdecError("this vLLM applies logit biases under speculation itself: use a version specdec supports")
     processors.append(LogitBiasLogitsProcessor(runner.vllm_config, runner.device, False))
-    runner.specdec_verifier = Verifier(runner, table, store, settings.verify, reports=count, scales=scales)
+    counters = make_counters(runner, settings.metrics) if settings.metrics.enabled and count else None
+    clock = clock_for(runner.device, wanted=counters is not None)
+    runner.drafter.propose = timed(clock, "draft", runner.drafter.propose)
+    runner.specdec_verifier = Verifier(runner, table, store, settings.verify, count, scales, clock)
     runner._sample = runner.specdec_verifier.sample
 
     when_removed(runner, table.forget)
     when_removed(runner, runner.specdec_verifier.forget)
     if store is not None:
         when_removed(runner, store.release)
-    counters = make_counters(runner) if settings.metrics.enabled and count else None
-    return Reporter(runner.specdec_verifier.take_figures, counters)
+    reporter = Reporter(runner.specdec_verifier.take_figures, counters, clock)
+    if store is not None:
+        reporter.gauges["draft_rows_bytes"] = lambda: store.nbytes
+    return reporter
 
 
 def _check_combination(vllm_config: Any) -> None:

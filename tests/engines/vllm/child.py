@@ -75,12 +75,16 @@ def logprobs_of(rows: list | None) -> list | None:
     return [{str(token): value.logprob for token, value in row.items()} for row in rows]
 
 
+APART = ("position", "entropy", "phase")  # labels
+
+
 def own_metrics() -> dict[str, float]:
-    """Every specdec_ sample of this process's registry, as /metrics would show it: name{position} -> value."""
+    """Every specdec_ sample of this process's registry, as /metrics would show it: name{position} -> value; likewise
+    with the entropy's bucket, or the phase, for a position."""
     from prometheus_client import REGISTRY
 
     return {
-        sample.name + (f"{{{sample.labels['position']}}}" if "position" in sample.labels else ""): sample.value
+        sample.name + "".join(f"{{{sample.labels[name]}}}" for name in APART if name in sample.labels): sample.value
         for family in REGISTRY.collect()
         for sample in family.samples
         if sample.name.startswith("specdec_") and "le" not in sample.labels

@@ -11,8 +11,8 @@ pytest.importorskip("vllm")
 
 from vllm.v1.outputs import ModelRunnerOutput
 
-from specdec.engines.vllm.figures import Figures, Reporter
-from specdec.metrics.counters import StepCounters
+from specdec.engines.vllm.figures import Batch, Figures, Reporter
+from specdec.metrics.counters import TenantCounters
 from specdec.verify import VerifyOutput
 
 
@@ -31,14 +31,14 @@ def figures() -> Figures:
         acceptance_probability=torch.tensor([0.5, 1.0, 0.25]),
         bad_row=torch.tensor([-1, 4, -1], dtype=torch.int32),
     )
-    return Figures.of(["a", "b", "c"], [2, 1, 0], out, torch.tensor(1))
+    return Figures.of(Batch(["a", "b", "c"], [2, 1, 0]), out, torch.zeros(3, dtype=torch.bool), torch.tensor(1))
 
 
-def counted(counters: StepCounters) -> dict[str, list[float]]:
-    return {name: view.tolist() for name, view in counters.views.items()}
+def counted(counters: TenantCounters) -> dict[str, list[float]]:
+    return {name: view.tolist() for name, view in counters.own.views.items()}
 
 
-def check(counters: StepCounters, caplog: pytest.LogCaptureFixture) -> None:
+def check(counters: TenantCounters, caplog: pytest.LogCaptureFixture) -> None:
     found = counted(counters)
     assert found["steps"] == [2] and found["lost_rows"] == [1]
     assert found["accepted"][:2] == [1, 1] and found["draft_tokens"][:2] == [2, 1]
@@ -47,7 +47,7 @@ def check(counters: StepCounters, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_with_an_output_on_its_way_when_it_is_read(caplog: pytest.LogCaptureFixture) -> None:
-    counters, output = StepCounters(None, {}), OnItsWay()
+    counters, output = TenantCounters(None, {}, 0), OnItsWay()
     Reporter(figures, counters).report_with(output)
     assert counted(counters)["steps"] == [0] and not caplog.records
     assert output.get_output() == "the output"
@@ -57,13 +57,13 @@ def test_with_an_output_on_its_way_when_it_is_read(caplog: pytest.LogCaptureFixt
 
 
 def test_with_an_output_on_the_host_at_once(caplog: pytest.LogCaptureFixture) -> None:
-    counters = StepCounters(None, {})
+    counters = TenantCounters(None, {}, 0)
     Reporter(figures, counters).report_with(ModelRunnerOutput(req_ids=["a"], req_id_to_index={"a": 0}))
     check(counters, caplog)
 
 
 def test_a_step_without_figures_or_without_output_reports_nothing() -> None:
-    counters, output = StepCounters(None, {}), OnItsWay()
+    counters, output = TenantCounters(None, {}, 0), OnItsWay()
     Reporter(lambda: None, counters).report_with(output)
     assert output.get_output() == "the output"
     Reporter(figures, counters).report_with(None)

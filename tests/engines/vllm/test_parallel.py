@@ -19,4 +19,5 @@ def test_two_tensor_parallel_ranks_give_the_tokens_of_one(prompts: list[list[int
     one = run_child(ours(3), jobs)
     two = run_child({**ours(3), "tensor_parallel_size": 2}, jobs, VLLM_CPU_OMP_THREADS_BIND="nobind")
     assert two.results == one.results
-    assert two.specdec == pytest.approx(one.specdec, rel=1e-4) and two.specdec["specdec_verify_steps_total"] > 0
+    counted = [{k: v for k, v in found.specdec.items() if "seconds" not in k} for found in (one, two)]
+    assert counted[1] == pytest.approx(counted[0], rel=1e-4) and two.specdec["specdec_verify_steps_total"] > 0

@@ -66,7 +66,10 @@ def test_streams_and_counts_reach_the_metrics_endpoint(server: Server, prompts: 
     reached = sum(v for k, v in after.items() if k[0] == "specdec_reached_draft_tokens_total")
     # Observed counts are Bernoulli sums around the expected ones: within 5 standard deviations.
     assert abs(expected - observed) < 5 * (reached * 0.25) ** 0.5
-    assert 'specdec_tokens_per_step_bucket{le="1.0",model_name="tiny"}' in server.metrics()
+    assert 'specdec_tokens_per_step_bucket{head="head",le="1.0",model_name="tiny",tenant=""}' in server.metrics()
+    for phase in ("target", "verify", "draft"):
+        seconds = f'specdec_phase_seconds_count{{head="head",model_name="tiny",phase="{phase}",tenant=""}} '
+        assert float(server.metrics().partition(seconds)[2].partition("\n")[0]) > 20
 
 
 def test_an_abort_mid_stream_leaves_the_others_alone(server: Server, prompts: list[list[int]]) -> None:

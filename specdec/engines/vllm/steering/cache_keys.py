@@ -8,8 +8,8 @@ not steered. Prompts of such programs are shared with everyone's. A user's own c
 
 from typing import Any
 
+from specdec.engines.vllm.api.carried import program_of
 from specdec.engines.vllm.patches import require
-from specdec.engines.vllm.steering.carried import program_of
 
 ASKED = "_gen_prompt_embeds_extra_hash_keys"
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from specdec.config import Settings
+from specdec.engines.vllm.api.carried import request_of
 from specdec.engines.vllm.patches import require
 from specdec.engines.vllm.shared import when_removed
 from specdec.engines.vllm.steering.cache_keys import check_block_hashes
-from specdec.engines.vllm.steering.carried import request_of
 from specdec.engines.vllm.steering.layers import install_hooks, steered_layer
 from specdec.engines.vllm.steering.programs import Programs
 from specdec.engines.vllm.steering.readers import Found, Readers
@@ -95,6 +95,10 @@ class Steering:
     def readings(self) -> Found | None:
         """Of the last forward pass, once; None where nobody reads."""
         return None if self._readers is None else self._readers.finish()
+
+    def in_use(self) -> int:
+        """Different programs of the requests that run."""
+        return self._programs.in_use
 
     def forget(self, request_id: str) -> None:
         """The request is over."""

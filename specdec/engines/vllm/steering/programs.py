@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from specdec.engines.vllm.steering.carried import program_of
+from specdec.engines.vllm.api.carried import program_of
 from specdec.steering.change import Table
 from specdec.steering.compile import Compiler
 from specdec.steering.program import Program
@@ -36,6 +36,11 @@ class Programs:
             self._requests[request_id] = program.key
             self._users.setdefault(program.key, set()).add(request_id)
         return self._slots[program.key], program
+
+    @property
+    def in_use(self) -> int:
+        """How many programs stand in slots."""
+        return len(self._slots)
 
     def release(self, request_id: str) -> None:
         """The request is over; its program's slot is free once nobody uses it."""

@@ -12,14 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from specdec.engines.vllm.steering.carried import read_of
+from specdec.engines.vllm.api.carried import read_of
 from specdec.engines.vllm.steering.layers import CHUNK, SteeredLayer
 from specdec.steering.reading import Read
 from specdec.steering.sae import SAE
 from specdec.upload import to_device
-
-# Attribute of a ModelRunnerOutput on its way from worker to scheduler: what Found.entries gives.
-CARRIED = "specdec_readings"
 
 
 class PromptPool:

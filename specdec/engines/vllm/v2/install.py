@@ -10,6 +10,7 @@ from vllm.v1.worker.gpu.spec_decode.rejection_sampler import RejectionSampler
 
 from specdec.config import Settings
 from specdec.drafting import DraftScales
+from specdec.engines.vllm.clock import clock_for, timed
 from specdec.engines.vllm.figures import Reporter
 from specdec.engines.vllm.patches import require
 from specdec.engines.vllm.shared import admissions_of, draft_scales_of, kept_requests, make_counters
@@ -71,12 +72,19 @@ class V2Adapter:
         require(
             "Sampler", dir(runner.sampler), "sampling_states", "req_states", "logprob_token_ids_state", "compute_nans"
         )
+        counters = make_counters(runner, settings.metrics) if settings.metrics.enabled and self._count else None
+        clock = clock_for(runner.device, wanted=counters is not None)
         verifier = Verifier(
-            runner.sampler, self._slots, self._rows, settings.verify, reports=self._count, scales=self._scales
-        )
+            runner.sampler, self._slots, self._rows, settings.verify, self._count, self._scales, clock
+        )  # fmt: skip
         runner.sampler = runner.rejection_sampler = verifier
-        counters = make_counters(runner) if settings.metrics.enabled and self._count else None
-        return Reporter(verifier.take_figures, counters)
+        propose = runner.speculator.propose
+        runner.speculator.propose = timed(clock, "draft", propose)
+        reporter = Reporter(verifier.take_figures, counters, clock)
+        if self._rows is not None:
+            nbytes = self._rows.nbytes
+            reporter.gauges["draft_rows_bytes"] = lambda: nbytes
+        return reporter
 
 
 def _check_runner(runner: Any) -> None:

@@ -39,6 +39,11 @@ class DraftRows:
         self.position = torch.full(shape, NOWHERE, dtype=torch.int64, device=device)
 
     @property
+    def nbytes(self) -> int:
+        """Bytes held for draft rows."""
+        return self.logits.nbytes + self.stats.nbytes
+
+    @property
     def flat_logits(self) -> Tensor:
         """[R, V]: Draft.logits for the rows that `find` names."""
         return self.logits.flatten(0, 1)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from specdec.drafting import GREEDY_PLACE
-from specdec.engines.vllm.requests import Admissions, RequestSampling
+from specdec.engines.vllm.requests import Admissions, RequestSampling, places_of
 from specdec.sampling import SamplingBatch
 from specdec.upload import to_device
 
@@ -26,11 +26,14 @@ class SlotTable:
         self.draft_place = torch.full((num_slots + 1,), GREEDY_PLACE, dtype=torch.int64, device=device)
         self.has_grammar = torch.zeros(num_slots + 1, dtype=torch.bool, device=device)
         self._new: dict[int, RequestSampling] = {}
+        self._asked: dict[int, RequestSampling] = {}  # of each slot
+        self.asking: tuple[int, ...] = ()  # of the last step_sampling's batch: see figures.Batch
+        self.tenants: tuple[str, ...] | None = None  # likewise
         self._batch: tuple[np.ndarray, SamplingBatch] | None = None
 
     def add(self, slot: int, params: object) -> None:
         """A request with these SamplingParams moves into the slot; on the device from the next `write` on."""
-        self._new[slot] = self._admissions.read(params)
+        self._new[slot] = self._asked[slot] = self._admissions.read(params)
 
     def write(self) -> Tensor | None:
         """Brings what was added to the device; the slots [k] that have changed hands, on the device, or None."""
@@ -58,6 +61,7 @@ class SlotTable:
         """The same for a verify step; slots_np: the same slots on the host. Gathered once per change of the batch."""
         if self._batch is None or not np.array_equal(self._batch[0], slots_np):
             self._batch = slots_np.copy(), self.columns.rows(slots)
+            self.asking, self.tenants = places_of([self._asked[slot] for slot in slots_np.tolist()])
         self._batch[1].position = position
         return self._batch[1]
 

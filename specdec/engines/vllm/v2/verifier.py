@@ -15,11 +15,13 @@ from vllm.v1.worker.gpu.sample.output import SamplerOutput
 
 from specdec.config import VerifySettings
 from specdec.drafting import DraftScales
-from specdec.engines.vllm.figures import Figures
+from specdec.engines.vllm.clock import Clock, NoClock
+from specdec.engines.vllm.figures import Batch, Figures
 from specdec.engines.vllm.v2.batch import Layouts, Step, num_drafts
 from specdec.engines.vllm.v2.logits import LogprobsWanted, Processors, joined_logprobs, logprobs_of, logprobs_wanted
 from specdec.engines.vllm.v2.rows import DraftRows
 from specdec.engines.vllm.v2.slots import SlotTable
+from specdec.metrics.exact import Exact, Looked
 from specdec.sampling import SamplingBatch
 from specdec.verify import Draft, VerifyOutput, verify
 
@@ -39,9 +41,11 @@ class Verifier:
 
     def __init__(
         self, sampler: Any, slots: SlotTable, rows: DraftRows | None, settings: VerifySettings, reports: bool,
-        scales: DraftScales | None = None,
+        scales: DraftScales | None = None, clock: Clock | None = None,
     ):  # fmt: skip
         self._sampler, self._slots, self._rows, self._reports = sampler, slots, rows, reports
+        self._clock = clock or NoClock()
+        self._exact = Exact(settings.backend, overlaps=settings.method == "token")
         self._scales = scales
         self._method, self._backend = settings.method, settings.backend
         self._processors = Processors(sampler)
@@ -70,17 +74,21 @@ class Verifier:
 
         invalid_drafts [N + B] bool: rows whose input is a draft that the grammar's mask did not reach.
         """
+        self._clock.end("target")
+        self._clock.begin("verify")
         layout = self._layouts.of(num_drafts(batch))
         prefill_len = self._prefill_len.gpu
         step = Step.of(batch, layout, prefill_len)
         num_nans = get_num_nans(logits) if self._sampler.compute_nans else None
         sampling = self._slots.step_sampling(step.slots, step.slots_np, step.begins)
-        out, lost, logprobs = self._in_parts(logits, step, sampling, invalid_drafts)
-        if self._reports:
-            self._figures = Figures.of(batch.req_ids, layout.counts, out, lost)
+        out, lost, logprobs, looked = self._in_parts(logits, step, sampling, invalid_drafts)
+        self._clock.end("verify")
         sampled = out.num_accepted + 1
         # A chunk of a prompt before its last one decides nothing.
         unfinished = batch.seq_lens[: batch.num_reqs] < prefill_len[step.slots.to(torch.int64)]
+        if self._reports:
+            asked = Batch(list(batch.req_ids), layout.counts, self._slots.asking, self._slots.tenants)
+            self._figures = Figures.of(asked, out, unfinished, lost, looked)
         rejected = batch.cu_num_logits[1:] - batch.cu_num_logits[:-1] - sampled
         return SamplerOutput(
             sampled_token_ids=out.token_ids.to(torch.int64),
@@ -92,25 +100,29 @@ class Verifier:
 
     def _in_parts(
         self, logits: Tensor, step: Step, sampling: SamplingBatch, invalid_drafts: Tensor | None
-    ) -> tuple[VerifyOutput, Tensor | int, Any]:
-        """The step's output, how many drafts had lost their rows, and logprobs.
+    ) -> tuple[VerifyOutput, Tensor | int, Any, Looked | None]:
+        """The step's output, how many drafts had lost their rows, logprobs, and what was looked at.
 
         All at once, or by ranges of requests that have room for the copies of their rows (WORKSPACE).
         """
         layout, wanted = step.layout, logprobs_wanted(self._sampler, step.slots_np)
         copies = 2 if wanted is not None and wanted.filtered else 1
         ranges = layout.ranges(WORKSPACE // (copies * logits.shape[-1] * torch.float32.itemsize))
+        asking = self._slots.asking
         if len(ranges) <= 1:
-            return self._part(logits, step, sampling, invalid_drafts, wanted)
+            return self._part(logits, step, sampling, invalid_drafts, wanted, asking)
         parts = []
         for begin, end in ranges:
             rows = slice(layout.bounds[begin], layout.bounds[end])
             invalid = None if invalid_drafts is None else invalid_drafts[rows]
             requests = sampling.rows(torch.arange(begin, end, device=logits.device))
-            parts.append(self._part(logits[rows], step.part(begin, end), requests, invalid, wanted))
-        outs, lost, logprobs = zip(*parts, strict=True)
-        out = joined(outs, [layout.bounds[begin] for begin, _ in ranges], max(layout.counts) + 1)
-        return out, sum(lost), None if wanted is None else joined_logprobs(logprobs, layout)
+            here = [place - begin for place in asking if begin <= place < end]
+            parts.append(self._part(logits[rows], step.part(begin, end), requests, invalid, wanted, here))
+        outs, lost, logprobs, looked = zip(*parts, strict=True)
+        first_rows = [layout.bounds[begin] for begin, _ in ranges]
+        out = joined(outs, first_rows, max(layout.counts) + 1)
+        seen = Looked.joined(looked, [row - begin for row, (begin, _) in zip(first_rows, ranges, strict=True)])
+        return out, sum(lost), None if wanted is None else joined_logprobs(logprobs, layout), seen
 
     def _part(
         self,
@@ -119,15 +131,18 @@ class Verifier:
         sampling: SamplingBatch,
         invalid_drafts: Tensor | None,
         wanted: LogprobsWanted | None,
-    ) -> tuple[VerifyOutput, Tensor | int, Any]:
+        asking: Sequence[int],
+    ) -> tuple[VerifyOutput, Tensor | int, Any, Looked | None]:
         processed = self._processors(logits, step)
         draft, lost = self._drafts(step, invalid_drafts)
         out = verify(processed, draft, sampling, method=self._method, backend=self._backend, on_bad_row="repair")
         if self._scales is not None:
             self._scales.look(processed, draft, sampling, self._slots.draft_place[step.slots], self._backend)
+        looked = self._exact.look(processed, draft, sampling, asking) if self._reports else None
         if wanted is None:
-            return out, lost, None
-        return out, lost, logprobs_of(wanted, out.token_ids, logits, processed, sampling, step, self._sampler)
+            return out, lost, None, looked
+        logprobs = logprobs_of(wanted, out.token_ids, logits, processed, sampling, step, self._sampler)
+        return out, lost, logprobs, looked
 
     def _drafts(self, step: Step, invalid_drafts: Tensor | None) -> tuple[Draft, Tensor | int]:
         """The drafts to verify, and how many of them have no row any more."""

@@ -43,7 +43,7 @@ def _round(llm: Any, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
             if output.finished:
                 tokens = [list(completion.token_ids) for completion in output.outputs]
                 given = [getattr(completion, "specdec", None) for completion in output.outputs]
-                readings = [None if one is None else one.as_json() for one in given]
+                readings = [None if one is None else one.read.as_json() for one in given]
                 found[output.request_id] = {
                     "token_ids": tokens[0], "all": tokens, "cached": output.num_cached_tokens,
                     "readings": readings, "kv": output.kv_transfer_params,

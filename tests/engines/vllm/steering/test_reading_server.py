@@ -63,8 +63,8 @@ def joined(answer: bytes, tokens: str) -> dict[int, dict[str, Any]]:
     for event in events(answer):
         for choice in event["choices"]:
             if "specdec" in choice:
-                before = found.get(choice["index"], {}).get(tokens, [])
-                found[choice["index"]] = {**choice["specdec"], tokens: before + choice["specdec"][tokens]}
+                before, read = found.get(choice["index"], {}).get(tokens, []), choice["specdec"]["read"]
+                found[choice["index"]] = {**read, tokens: before + read[tokens]}
     return found
 
 
@@ -85,7 +85,7 @@ def test_streams_joined_are_the_whole(
     usage = body.pop("stream_options", None)
     whole = json.loads(ask(server, path, asked, **body))
     stream = ask(server, path, asked, stream=True, **body, **({"stream_options": usage} if usage else {}))
-    choices = {choice["index"]: choice["specdec"] for choice in whole["choices"]}
+    choices = {choice["index"]: choice["specdec"]["read"] for choice in whole["choices"]}
     assert len(choices) == body.get("n", 1) * len(body.get("prompt", [None]))
     assert sum(len(choice[tokens]) for choice in choices.values()) == whole["usage"]["completion_tokens"]
     found = joined(stream, tokens)
@@ -120,12 +120,12 @@ def test_readings_are_aligned_with_the_tokens(server: Server, served: Served, pr
         prompt = prompts[choice["index"] // 2]
         response, _ = activations(model, prompt, choice["token_ids"], served, "middle", program)
         np.testing.assert_allclose(
-            choice["specdec"]["activations"], response[:, CHOSEN], atol=1e-3 * float(response.max())
+            choice["specdec"]["read"]["activations"], response[:, CHOSEN], atol=1e-3 * float(response.max())
         )
     streamed = events(ask(server, COMPLETION, asked, stream=True, **body))
     for event in streamed:
         for choice in event["choices"]:
-            assert len(choice.get("specdec", {}).get("activations", [])) == len(choice["token_ids"])
+            assert len(choice.get("specdec", {}).get("read", {}).get("activations", [])) == len(choice["token_ids"])
     assert max(len(choice["token_ids"]) for event in streamed for choice in event["choices"]) > 1, "drafts accepted"
 
 
@@ -177,4 +177,4 @@ def test_answers_without_choices_have_no_place_for_readings(server: Server) -> N
     with pytest.raises(urllib.error.HTTPError) as refused:
         ask(server, "/v1/responses", reading(MIDDLE), input="def main(args):", max_output_tokens=8)
     assert refused.value.code == 400
-    assert "is served by /v1/completions and /v1/chat/completions only" in refused.value.read().decode()
+    assert "are served by /v1/completions and /v1/chat/completions only" in refused.value.read().decode()

@@ -104,7 +104,7 @@ def test_a_step_in_parts_is_the_step_as_a_whole(
         assert torch.equal(getattr(whole, name), getattr(parts, name))
     assert figures is not None and figures_of_parts is not None
     assert torch.equal(figures.on_host.nan_to_num(-2), figures_of_parts.on_host.nan_to_num(-2))
-    assert figures.on_host[4:8].tolist() == [-1, -1, -1, 7] and int(parts.num_sampled[2]) == 0
+    assert figures.landed().bad.tolist() == [-1, -1, -1, 7] and int(parts.num_sampled[2]) == 0
 
 
 def test_broken_rows_harm_their_own_request_alone(states: RequestState, caplog: pytest.LogCaptureFixture) -> None:
@@ -113,7 +113,7 @@ def test_broken_rows_harm_their_own_request_alone(states: RequestState, caplog: 
     assert {s: good[s] for s in (0, 2, 3)} == {s: bad[s] for s in (0, 2, 3)}
     assert all(0 <= token < V for token in bad[1])
     figures = verifier.take_figures()
-    assert figures is not None and figures.on_host[4:8].tolist() == [-1, 3, -1, -1]
+    assert figures is not None and figures.landed().bad.tolist() == [-1, 3, -1, -1]
     assert verifier.take_figures() is None
 
 
@@ -126,9 +126,9 @@ def test_drafts_under_a_grammar_are_one_hot_and_not_lost(states: RequestState) -
     target = torch.cat([target_of(0, 1), target_of(1, 1)])
     verifier(target, step_of([0, 1], counts, [drafts[0][0], drafts[1][0]], BEGINS[:2], "cpu"))
     figures = verifier.take_figures()
-    assert figures is not None and figures.on_host[-1] == 0
+    assert figures is not None and figures.landed().lost == 0
     p = target[2].softmax(-1)[drafts[1][0]]
-    assert torch.isclose(figures.on_host[5], p, atol=1e-6)
+    assert figures.landed().probability[1] == pytest.approx(float(p), abs=1e-6)
 
 
 def test_invalid_drafts_are_replaced_from_the_target(states: RequestState) -> None:

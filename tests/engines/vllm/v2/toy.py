@@ -178,7 +178,7 @@ class Toy:
         out = self.verifier(*self._inputs(batch, scheduled, counts))
         figures = self.verifier.take_figures()
         assert figures is not None
-        self.result.lost += int(figures.on_host[-1])
+        self.result.lost += figures.landed().lost
         for b, request in enumerate(batch):
             emitted = int(out.num_sampled[b])
             unfinished = request.computed + scheduled[b] < len(request.tokens)

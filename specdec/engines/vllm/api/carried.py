@@ -1,9 +1,11 @@
-"""What a request carries behind admission: a steering program, what it reads, or both."""
+"""What a request carries behind admission: specdec/request.py."""
 
 from functools import lru_cache
 from typing import Any
 
-from specdec.steering.program import Program, Request, parse_request
+from specdec.answer import wants_answer
+from specdec.request import Request, parse_request
+from specdec.steering.program import Program
 from specdec.steering.reading import Read
 
 KEY = "specdec"
@@ -24,6 +26,12 @@ def program_of(params: Any) -> Program | None:
     """What it steers with."""
     request = request_of(params)
     return None if request is None else request.steer
+
+
+def answer_of(params: Any) -> Request | None:
+    """The request, where its answer is to hold something of ours."""
+    request = request_of(params)
+    return request if wants_answer(request) else None
 
 
 def read_of(params: Any) -> Read | None:

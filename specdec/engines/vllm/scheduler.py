@@ -1,10 +1,11 @@
-"""A scheduler that keeps the number of different programs at once within what the worker has places for.
+"""The scheduler that goes with our worker.
 
-A request whose program finds no place waits, and those behind it that need none go on. It also hands readings on: the
-worker reads every row that a token may have been sampled from, and here it is known which tokens came of them. They
-travel to the API process in the one part of a request's output that takes what it is given, its kv_transfer_params.
+It keeps the number of different steering programs at once within what the worker has places for: a request whose
+program finds none waits, and those behind it that need none go on. And it hands on what belongs to requests' answers:
+the worker reads every row that a token may have been sampled from, and here it is known which tokens came of them.
+They travel to the API process in the one part of a request's output that takes what it is given (api/route.py).
 
-Chosen by patches.py where steering is on.
+Chosen by patches.py.
 """
 
 from typing import Any
@@ -14,9 +15,8 @@ from vllm.v1.core.sched.scheduler import Scheduler as SyncScheduler
 from vllm.v1.request import RequestStatus
 
 from specdec.config import parse_settings
-from specdec.engines.vllm.steering.carried import program_of
-from specdec.engines.vllm.steering.readers import CARRIED
-from specdec.engines.vllm.steering.route import attach
+from specdec.engines.vllm.api.carried import program_of
+from specdec.engines.vllm.api.route import FIGURES, READINGS, attach_figures, attach_readings
 
 
 class Scheduler(SyncScheduler):
@@ -30,7 +30,8 @@ class Scheduler(SyncScheduler):
 
     def __init__(self, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(vllm_config, *args, **kwargs)
-        self._places = parse_settings(vllm_config.additional_config).steering.max_programs
+        settings = parse_settings(vllm_config.additional_config).steering
+        self._steers, self._places = settings.enabled, settings.max_programs
 
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
         waiting = self._without_place()
@@ -45,9 +46,9 @@ class Scheduler(SyncScheduler):
 
     def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> dict[int, Any]:
         found = super().update_from_output(scheduler_output, model_runner_output)
-        entries = getattr(model_runner_output, CARRIED, None)
-        if entries:
-            for outputs in found.values():
+        for carried, attach in ((READINGS, attach_readings), (FIGURES, attach_figures)):
+            entries = getattr(model_runner_output, carried, None) or {}
+            for outputs in found.values() if entries else ():
                 for output in outputs.outputs:
                     if output.new_token_ids and output.request_id in entries:
                         attach(output, entries[output.request_id])
@@ -55,7 +56,7 @@ class Scheduler(SyncScheduler):
 
     def _without_place(self) -> list[Any]:
         """Those of the waiting requests whose program finds no place."""
-        if not self.waiting:
+        if not self.waiting or not self._steers:
             return []
         programs = [(request, program_of(request.sampling_params)) for request in [*self.running, *self.waiting]]
         asked = [(request, program.key) for request, program in programs if program is not None]

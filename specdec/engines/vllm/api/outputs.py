@@ -1,15 +1,15 @@
-"""In the API process, and wherever `LLM.generate` runs: a completion's `specdec`, its Readings; None: none were asked.
+"""In the API process, and wherever `LLM.generate` runs: a completion's `specdec`, its Answer; None: none was asked for.
 
-They are aligned with the completion's token_ids: all of them, or in a stream of deltas the new ones.
+Readings are aligned with the completion's token_ids: all of them, or in a stream of deltas the new ones.
 """
 
 from functools import cache
 from typing import Any
 
+from specdec.answer import AnswerCollector
+from specdec.engines.vllm.api.carried import answer_of
+from specdec.engines.vllm.api.route import detach
 from specdec.engines.vllm.patches import require
-from specdec.engines.vllm.steering.carried import read_of
-from specdec.engines.vllm.steering.route import detach
-from specdec.steering.readings import Collector
 
 ATTRIBUTE = "specdec"  # of a CompletionOutput
 COLLECTOR = "specdec_collector"  # of a RequestState
@@ -30,10 +30,10 @@ def _collect() -> None:
 
     def add_request(self: Any, request: Any, *args: Any, **kwargs: Any) -> None:
         add(self, request, *args, **kwargs)
-        read = read_of(request.sampling_params)
+        asked = answer_of(request.sampling_params)
         state = self.request_states.get(request.request_id)
-        if read is not None and state is not None and not hasattr(state, COLLECTOR):
-            setattr(state, COLLECTOR, Collector(read))
+        if asked is not None and state is not None and not hasattr(state, COLLECTOR):
+            setattr(state, COLLECTOR, AnswerCollector(asked))
 
     def process_outputs(self: Any, engine_core_outputs: list[Any], *args: Any, **kwargs: Any) -> Any:
         for output in engine_core_outputs:
@@ -41,7 +41,7 @@ def _collect() -> None:
             collector = getattr(state, COLLECTOR, None)
             entry = None if collector is None else detach(output)
             if collector is not None and entry is not None:
-                collector.take(entry["rows"], entry.get("prompt"), entry.get("tokens", 0))
+                collector.take(entry)
         return process(self, engine_core_outputs, *args, **kwargs)
 
     OutputProcessor.add_request = add_request  # type: ignore[method-assign]
@@ -66,7 +66,7 @@ def _give() -> None:
         return completion
 
     def add_output(self: Any, next_output: Any, aggregate: bool) -> None:
-        """Deltas that nobody has fetched are joined. So are their readings."""
+        """Deltas that nobody has fetched are joined. So are their answers."""
         mine = {completion.index: completion for completion in self.outputs}
         add(self, next_output, aggregate)
         for later in next_output.outputs:

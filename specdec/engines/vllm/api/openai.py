@@ -1,10 +1,12 @@
-"""In the API server: a choice's readings, under its "specdec", in completions and chat completions, streamed or whole.
+"""In the API server: a choice's answer, under its "specdec", in completions and chat completions, streamed or whole.
 
-    {"index": 0, "text": ..., "specdec": {"features": [5, 123], "activations": [[0.0, 3.1], ...], "max": [...],
-     "frequency": [...], "tokens": 24, "prompt": {"features": [...], "max": [...], "frequency": [...], "tokens": 9}}}
+    {"index": 0, "text": ..., "specdec": {
+      "read": {"features": [5, 123], "activations": [[0.0, 3.1], ...], "max": [...], "frequency": [...], "tokens": 24,
+               "prompt": {"features": [...], "max": [...], "frequency": [...], "tokens": 9}},
+      "figures": {"tokens": 24, "steps": 10, "accepted": [8, 4, 2], "acceptance_length": 2.4, ...}}}
 
-In a stream, an event carries the activations of the tokens that came with it, and max and frequency so far.
-A request that asks for no reading goes its way untouched.
+In a stream, an event carries the activations of the tokens that came with it; max, frequency and figures are of all so
+far. A request that asks for neither goes its way untouched.
 """
 
 import inspect
@@ -13,15 +15,17 @@ from collections.abc import AsyncIterator, Callable
 from functools import cache
 from typing import Any
 
+from specdec.answer import Answer
+from specdec.engines.vllm.api.admission import admissible
+from specdec.engines.vllm.api.carried import KEY
+from specdec.engines.vllm.api.outputs import ATTRIBUTE
 from specdec.engines.vllm.patches import require
-from specdec.engines.vllm.steering.carried import KEY
-from specdec.engines.vllm.steering.outputs import ATTRIBUTE
 from specdec.errors import SpecdecError
+from specdec.request import Offer
 from specdec.steering.parts import as_object
-from specdec.steering.program import Catalog
-from specdec.steering.readings import Readings
 
 COMPLETION = ("create_completion", "request_output_to_completion_response", "completion_stream_generator")
+ELSEWHERE = '"read" and "figures" are served by /v1/completions and /v1/chat/completions only'
 CHAT = ("create_chat_completion", "chat_completion_full_generator", "chat_completion_stream_generator")
 
 
@@ -40,13 +44,13 @@ def patch_api_server() -> None:
         setattr(served, whole, wrapped(getattr(served, whole)))
         setattr(served, stream, _streamed(getattr(served, stream)))
     require("ResponsesRequest", dir(ResponsesRequest), "to_sampling_params")
-    ResponsesRequest.to_sampling_params = _without_readings(  # type: ignore[method-assign]
+    ResponsesRequest.to_sampling_params = _without_answers(  # type: ignore[method-assign]
         ResponsesRequest.to_sampling_params
     )
 
 
 def asks(request: Any) -> bool:
-    """Whether the request, of OpenAI's API, wants to read."""
+    """Whether the request, of OpenAI's API, wants something of ours in its answer."""
     given = (request.vllm_xargs or {}).get(KEY)
     if not isinstance(given, str):
         return False
@@ -54,25 +58,25 @@ def asks(request: Any) -> bool:
         found = as_object(given)
     except SpecdecError:
         return False  # refused where it is admitted
-    return isinstance(found, dict) and found.get("read") is not None
+    return isinstance(found, dict) and (found.get("read") is not None or found.get("figures") is True)
 
 
-def problem(request: Any, catalog: Catalog | None, whole_choices: bool) -> str | None:
+def problem(request: Any, offer: Offer | None, whole_choices: bool) -> str | None:
     """Why the request's "specdec" cannot be served; None: it can, or there is none.
 
-    whole_choices: whether the answer has places for readings.
+    whole_choices: whether the answer has a place for ours.
     """
     given = (request.vllm_xargs or {}).get(KEY)
-    if given is None or catalog is None:
+    if given is None:
         return None
     try:
-        catalog.request(given)
+        admissible(given, offer)
     except SpecdecError as error:
         return str(error)
     if request.use_beam_search:
         return '"specdec" is not served with beam search: leave use_beam_search out'
     if asks(request) and not whole_choices:
-        return '"read" is served by /v1/completions and /v1/chat/completions only'
+        return ELSEWHERE
     return None
 
 
@@ -80,21 +84,21 @@ def _refusing(create: Callable[..., Any], served: type) -> Callable[..., Any]:
     """vLLM checks a streamed request once its answer, HTTP 200, has begun. What is ours is checked before."""
 
     async def checked(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        catalog = getattr(self.engine_client.input_processor, "specdec_catalog", None)
-        found = problem(request, catalog, whole_choices=type(self) is served)
+        offer = getattr(self.engine_client.input_processor, "specdec_offer", None)
+        found = problem(request, offer, whole_choices=type(self) is served)
         return await create(self, request, *args, **kwargs) if found is None else self.create_error_response(found)
 
     return checked
 
 
-def _without_readings(to_sampling_params: Callable[..., Any]) -> Callable[..., Any]:
+def _without_answers(to_sampling_params: Callable[..., Any]) -> Callable[..., Any]:
     """The Responses API has no choices."""
 
     def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
         if asks(self):
             from vllm.exceptions import VLLMValidationError
 
-            raise VLLMValidationError('"read" is served by /v1/completions and /v1/chat/completions only')
+            raise VLLMValidationError(ELSEWHERE)
         return to_sampling_params(self, *args, **kwargs)
 
     return checked
@@ -103,7 +107,7 @@ def _without_readings(to_sampling_params: Callable[..., Any]) -> Callable[..., A
 def _completion(whole: Callable[..., Any]) -> Callable[..., Any]:
     """Its choices stand in the order of the results' outputs."""
 
-    def with_readings(self: Any, final_res_batch: list[Any], request: Any, *args: Any, **kwargs: Any) -> Any:
+    def with_answers(self: Any, final_res_batch: list[Any], request: Any, *args: Any, **kwargs: Any) -> Any:
         response = whole(self, final_res_batch, request, *args, **kwargs)
         if asks(request):
             outputs = [output for result in final_res_batch for output in result.outputs]
@@ -111,11 +115,11 @@ def _completion(whole: Callable[..., Any]) -> Callable[..., Any]:
                 _put(choice, output)
         return response
 
-    return with_readings
+    return with_answers
 
 
 def _chat(whole: Callable[..., Any]) -> Callable[..., Any]:
-    async def with_readings(self: Any, request: Any, result_generator: Any, *args: Any, **kwargs: Any) -> Any:
+    async def with_answers(self: Any, request: Any, result_generator: Any, *args: Any, **kwargs: Any) -> Any:
         if not asks(request):
             return await whole(self, request, result_generator, *args, **kwargs)
         outputs: dict[int, Any] = {}
@@ -130,19 +134,19 @@ def _chat(whole: Callable[..., Any]) -> Callable[..., Any]:
             _put(choice, outputs[choice.index])
         return response
 
-    return with_readings
+    return with_answers
 
 
 def _put(choice: Any, output: Any) -> None:
-    readings = getattr(output, ATTRIBUTE)
-    if readings is not None:
-        setattr(choice, KEY, readings.as_json())
+    answer = getattr(output, ATTRIBUTE)
+    if answer is not None:
+        setattr(choice, KEY, answer.as_json())
 
 
 def _streamed(stream: Callable[..., Any]) -> Callable[..., Any]:
     signature = inspect.signature(stream)
 
-    def with_readings(*args: Any, **kwargs: Any) -> Any:
+    def with_answers(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
         request = bound.arguments["request"]
         if not asks(request):
@@ -151,15 +155,15 @@ def _streamed(stream: Callable[..., Any]) -> Callable[..., Any]:
         bound.arguments["result_generator"] = waiting.watch(bound.arguments["result_generator"])
         return waiting.complete(stream(*bound.args, **bound.kwargs))
 
-    return with_readings
+    return with_answers
 
 
 class Waiting:
-    """Readings of a stream, by choice, until an event of that choice goes out. n: choices of each prompt."""
+    """Answers of a stream, by choice, until an event of that choice goes out. n: choices of each prompt."""
 
     def __init__(self, n: int) -> None:
         self._n = n
-        self._readings: dict[int, Readings] = {}
+        self._answers: dict[int, Answer] = {}
 
     async def watch(self, results: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """results: of RequestOutputs, or of pairs of a prompt's number and one."""
@@ -168,8 +172,8 @@ class Waiting:
             for output in found.outputs:
                 later, index = getattr(output, ATTRIBUTE), output.index + prompt * self._n
                 if later is not None:
-                    earlier = self._readings.get(index)
-                    self._readings[index] = later if earlier is None else earlier.joined(later)
+                    earlier = self._answers.get(index)
+                    self._answers[index] = later if earlier is None else earlier.joined(later)
             yield result
 
     async def complete(self, events: AsyncIterator[str]) -> AsyncIterator[str]:
@@ -180,13 +184,13 @@ class Waiting:
     def completed(self, event: str) -> str:
         """The event, with what has come for its choices."""
         text = event.removeprefix("data: ").rstrip("\n")
-        if not self._readings or not text.startswith("{"):
+        if not self._answers or not text.startswith("{"):
             return event
         found = json.loads(text)
         changed = False
         for choice in found.get("choices", ()):
             # A chat begins with an event for the role, which no token belongs to.
-            if choice["index"] in self._readings and "role" not in choice.get("delta", {}):
-                choice[KEY] = self._readings.pop(choice["index"]).as_json()
+            if choice["index"] in self._answers and "role" not in choice.get("delta", {}):
+                choice[KEY] = self._answers.pop(choice["index"]).as_json()
                 changed = True
         return f"data: {json.dumps(found, ensure_ascii=False, separators=(',', ':'))}\n\n" if changed else event
