@@ -1,0 +1,147 @@
+"""The numbers of drafts that make the most tokens per second.
+
+A step with so many passes of the head gives every request that many drafts at most. A request gets fewer where its next
+draft is not worth its row: where the chance that it is accepted, with all before it, buys less than the tokens that the
+row's time would buy otherwise. Of all numbers of passes the one with the most expected tokens per expected second wins.
+
+What is not tried is not known. So where steps of this many requests are new, a few are spent with no drafts, one, and
+all; and from then on a small share of the time goes into steps that are expected to be worse, to keep what they show
+fresh.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from specdec.drafting.adaptive.acceptance import RunningAcceptance
+from specdec.drafting.adaptive.costs import Costs
+
+EVERY = 8  # steps, after which the plan is made anew; at once where the number of requests has changed much
+BETTER = 1.01  # what another number of passes must be expected to gain
+TRIES = 3  # steps of each kind where the number of requests is new
+CROWD, FEWER = 16, 4  # with more requests than that, one step in so many says enough about acceptance
+RARELY = 16  # steps between trials at least
+SHARE = 0.01  # of the time that may be lost by trying what is expected to be worse
+
+
+@dataclass(frozen=True)
+class Step:
+    """What came of a step. phases, whole: see Costs.learn. request_ids, counts, probability: see RunningAcceptance."""
+
+    rows: int
+    passes: int
+    requests: int
+    request_ids: list[str]
+    counts: list[int]
+    probability: list[float]
+    phases: dict[str, float] = field(default_factory=dict)
+    whole: float | None = None
+    plain: bool = True  # no prompt in it
+
+
+class Planner:
+    """most: drafts of a request at most."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.costs, self.acceptance = Costs(), RunningAcceptance(most)
+        self.passes = most  # of the head in the step that was planned last
+        self._choice = _Choice(most, {}, {most: 0.0}, {most: 0.0})
+        self._cuts: dict[str, int] = {}
+        self._age, self._size = EVERY, 0
+        self._budget, self._turn, self._steps = 0.0, 0, 0
+
+    def learn(self, step: Step) -> None:
+        """Of every step that is over, in any order."""
+        self._steps += 1
+        if step.requests <= CROWD or self._steps % FEWER == 0:
+            self.acceptance.learn(step.request_ids, step.counts, step.probability)
+        if step.plain:
+            self.costs.learn(step.rows, step.passes, step.requests, step.phases, step.whole)
+
+    def admit(self, request_id: str, kind: int) -> None:
+        """A request begins; kind: how it is sampled, which says how its drafts may fare before any of them did."""
+        self.acceptance.admit(request_id, kind)
+
+    def forget(self, request_id: str) -> None:
+        """The request is over."""
+        self.acceptance.forget(request_id)
+
+    def count(self, request_id: str) -> int:
+        """Drafts that a request is to have of those that the step planned last draws."""
+        return min(self._cuts.get(request_id, self.passes), self.passes)
+
+    def plan(self, request_ids: list[str]) -> None:
+        """Before each step, for its requests that have no fixed number of drafts: settles `passes` and `count`."""
+        requests = len(request_ids)
+        if not requests:
+            return
+        self._age += 1
+        if self._age >= EVERY or not 0.8 <= requests / max(self._size, 1) <= 1.25:
+            self._age, self._size = 0, requests
+            self._choice = self._settled(request_ids)
+        tried = self._trial(requests)
+        if tried is None:
+            self.passes, self._cuts = self._choice.passes, self._choice.cuts
+        else:
+            self.passes, self._cuts = tried, {}
+
+    def _settled(self, request_ids: list[str]) -> "_Choice":
+        requests = len(request_ids)
+        reach = np.cumprod(self.acceptance.of(request_ids), axis=1)  # [B, most]: accepted, with all before it
+        tokens = [float(requests), *(requests + np.cumsum(reach.sum(0))).tolist()]
+        seconds = [self.costs.seconds(requests * (1 + k), k, requests) for k in range(self._most + 1)]
+        rates: dict[int, tuple[float, dict[str, int]]] = {
+            k: (tokens[k] / max(seconds[k], 1e-9), {}) for k in range(self._most + 1)
+        }
+        for k in range(1, self._most + 1):
+            rate, left, cuts = self._cut(request_ids, reach, k, rates[k][0])
+            if rate > rates[left][0]:
+                rates[left] = rate, cuts
+        best, now = max(rates, key=lambda k: rates[k][0]), self._choice.passes
+        if rates[best][0] <= BETTER * rates[now][0]:
+            best = now
+        return _Choice(best, rates[best][1], {k: rate for k, (rate, _) in rates.items()}, dict(enumerate(seconds)))
+
+    def _cut(
+        self, request_ids: list[str], reach: np.ndarray, passes: int, rate: float
+    ) -> tuple[float, int, dict[str, int]]:
+        """With drafts left out that are not worth their row: tokens per second, passes, drafts of each request."""
+        requests = len(request_ids)
+        kept = reach[:, :passes] >= rate * self.costs.per_row(requests * (1 + passes))
+        counts = kept.sum(1)
+        rows, left = requests + int(counts.sum()), int(counts.max(initial=0))
+        seconds = self.costs.seconds(rows, left, requests)
+        tokens = requests + float((reach[:, :passes] * kept).sum())
+        return tokens / max(seconds, 1e-9), left, dict(zip(request_ids, counts.tolist(), strict=True))
+
+    def _trial(self, requests: int) -> int | None:
+        """A number of passes that something is to be learned of; None: none is due."""
+        for passes in (self._most, 0):
+            if not self.costs.known(passes, requests, TRIES):
+                return passes
+        best = self._choice.passes
+        usual = self._choice.seconds[best]
+        self._budget = min(self._budget + SHARE * usual, 4 * usual)
+        tried = min((self._most, best + 1, 0, max(best - 1, 0))[self._turn % 4], self._most)
+        if tried == best:
+            self._turn += 1
+            return None
+        rates = self._choice.rates
+        lost = self._choice.seconds[tried] * max(1 - rates[tried] / max(rates[best], 1e-9), 0.0)
+        price = lost + SHARE * RARELY * usual
+        if self._budget < price:
+            return None
+        self._budget -= price
+        self._turn += 1
+        return tried
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """passes; cuts: drafts of requests that get fewer; by passes: tokens per second and seconds, as expected."""
+
+    passes: int
+    cuts: dict[str, int]
+    rates: dict[int, float]
+    seconds: dict[int, float]
