@@ -48,6 +48,10 @@ COMMANDS = {
     ),
     "eval": Entry("specdec.commands.eval", "evaluate", "Measure the acceptance of a head on held-out text."),
     "serve": Entry("specdec.commands.serve", "serve", "Check model and head, print the engine's command, run it."),
+    "watch": Entry("specdec.commands.watch", "watch", "Show what a running server does, in the terminal."),
+    "dashboard": Entry(
+        "specdec.commands.dashboard", "dashboard", "Write a Grafana dashboard and Prometheus alert rules."
+    ),
     "doctor": Entry(
         "specdec.commands.doctor", "doctor", "Say what is installed, what works, and what to do about the rest."
     ),
