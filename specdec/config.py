@@ -60,6 +60,14 @@ class PlacedFile(_Section):
         return {"path": value} if isinstance(value, str) else value
 
 
+class PlacedSAE(PlacedFile):
+    """k: active features per token of a TopK SAE whose files do not say it (Qwen-Scope's, outside a folder of their
+    release's name).
+    """
+
+    k: int | None = Field(default=None, ge=1)
+
+
 class SteeringSettings(_Section):
     """What requests may steer with (specdec/steering/program.py). Nothing named: steering is off.
 
@@ -73,7 +81,7 @@ class SteeringSettings(_Section):
     the stream at each SAE's layer.
     """
 
-    saes: dict[str, PlacedFile] = {}
+    saes: dict[str, PlacedSAE] = {}
     vectors: dict[str, PlacedFile] = {}
     layers: list[Annotated[int, Field(ge=0)]] = []
     presets: dict[str, dict[str, Any]] = {}

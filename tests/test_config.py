@@ -30,8 +30,10 @@ def test_verify_methods(method: str) -> None:
         ({"metrics": {"enabled": "often"}}, "setting 'specdec.metrics.enabled' is 'often'"),
         (
             {"steering": {"saes": {"a": {"path": "x", "layr": 3}}}},
-            "'specdec.steering.saes.a.layr'; known there: path, layer",
+            "'specdec.steering.saes.a.layr'; known there: path, layer, k",
         ),
+        ({"steering": {"saes": {"a": {"path": "x", "k": 0}}}}, "setting 'specdec.steering.saes.a.k' is 0"),
+        ({"steering": {"vectors": {"a": {"path": "x", "k": 4}}}}, "unknown setting 'specdec.steering.vectors.a.k'"),
         ({"steering": {"saes": {"a": 3}}}, "setting 'specdec.steering.saes.a' is 3"),
         ({"steering": {"max_programs": 0}}, "setting 'specdec.steering.max_programs' is 0"),
         ([1], "must be an object of settings, not [1]"),

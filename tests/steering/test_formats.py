@@ -12,11 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from specdec.errors import SpecdecError
-from specdec.steering import load_sae
+from specdec.steering import load_sae, outline_sae
 from tests.steering.formulas import by_hand
 
 FILES = Path(__file__).parent / "files"
 FOLDERS = {str(p.parent.relative_to(FILES)): p.parent for p in sorted(FILES.rglob("expected.safetensors"))}
+READERS = pytest.mark.parametrize("read", [load_sae, outline_sae])
 IDS = torch.tensor([3, 0, 15, 3])
 LLAMA = "fnlp/Llama3_1-8B-Base-LXR-8x/Llama3_1-8B-Base-L8R-8x"
 GEMMA = "google/gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71"
@@ -122,6 +123,66 @@ def test_qwen_scope_without_its_name_asks_for_k(tmp_path):
         load_sae(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("saelens-topk", "k in .*cfg.json is 4"), (QWEN, "k for .*layer3.sae.pt is 4"),
+        ("dictionary_learning-topk", "k in .*ae.pt is 4"), ("sparsify/layers.3", "k in .*cfg.json is 4"),
+    ],
+)  # fmt: skip
+@READERS
+def test_another_k_than_the_file_says(name, says, read):
+    assert str(read(FOLDERS[name], k=4).activation) == "TopK, k 4"
+    with pytest.raises(SpecdecError, match=f"k 5 is given where {says}: leave it out"):
+        read(FOLDERS[name], k=5)
+
+
+@pytest.mark.parametrize("name", ["saelens-standard", "saelens-gated", GEMMA, "dictionary_learning-batchtopk"])
+@READERS
+def test_k_where_nothing_is_topk(name, read):
+    kind = type(read(FOLDERS[name]).activation).__name__
+    with pytest.raises(SpecdecError, match=f"k 4 is given for .*, which has no TopK but {kind}: leave it out"):
+        read(FOLDERS[name], k=4)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_an_outline_is_the_sae_without_its_numbers(name):
+    whole, outline = load_sae(FOLDERS[name]), outline_sae(FOLDERS[name])
+    for one in ("d_in", "num_features", "layer", "hook", "model_name", "format", "path", "normalization"):
+        assert getattr(outline, one) == getattr(whole, one)
+    assert type(outline.activation) is type(whole.activation)
+    for one in ("W_enc", "b_enc", "W_dec", "b_dec"):
+        assert getattr(outline, one).is_meta and getattr(outline, one).shape == getattr(whole, one).shape
+
+
+@pytest.mark.parametrize("file", ["sae_weights.safetensors", "params.npz", "layer3.sae.pt"])
+def test_an_outline_is_read_from_headers(tmp_path, file):
+    """Weights of a megabyte each are written over: nobody has looked, or NaN and wrong checksums would be found."""
+    g, layout = torch.Generator().manual_seed(1), [("W_enc", (64, 4096)), ("W_dec", (4096, 64))]
+    if file == "layer3.sae.pt":
+        layout = [("W_enc", (4096, 64)), ("W_dec", (64, 4096))]
+    tensors = {name: torch.randn(*shape, generator=g) for name, shape in layout}
+    biases = {"b_enc": torch.zeros(4096), "b_dec": torch.zeros(64), "threshold": torch.ones(4096)}
+    if file.endswith(".pt"):
+        torch.save(tensors | {name: biases[name] for name in ("b_enc", "b_dec")}, tmp_path / file)
+    elif file.endswith(".npz"):
+        np.savez(tmp_path / file, **{name: tensor.numpy() for name, tensor in (tensors | biases).items()})
+    else:
+        save_file(tensors | biases, tmp_path / file)
+        (tmp_path / "cfg.json").write_text(json.dumps({"architecture": "jumprelu"}))
+    content = (tmp_path / file).read_bytes()
+    for tensor in tensors.values():
+        stored = tensor.numpy().tobytes()
+        assert content.count(stored) == 1
+        content = content.replace(stored, b"\xff" * len(stored))
+    (tmp_path / file).write_bytes(content)
+    k = 8 if file.endswith(".pt") else None
+    outline = outline_sae(tmp_path, k)
+    assert (outline.d_in, outline.num_features) == (64, 4096)
+    with pytest.raises(SpecdecError, match=file):
+        load_sae(tmp_path, k)
+
+
 def test_dictionary_learning_without_its_config(tmp_path):
     for kind in ("standard", "new", "gated", "jumprelu", "matryoshka", "topk"):
         folder = Path(shutil.copytree(FOLDERS[f"dictionary_learning-{kind}"], tmp_path / kind))
@@ -159,17 +220,18 @@ def test_gemma_scope_by_the_name_of_its_release(tmp_path):
         load_sae(folder)
 
 
-def test_what_is_no_sae(tmp_path):
+@READERS
+def test_what_is_no_sae(tmp_path, read):
     with pytest.raises(SpecdecError, match=r"no SAE at .*nowhere: check the path"):
-        load_sae(tmp_path / "nowhere")
+        read(tmp_path / "nowhere")
     with pytest.raises(SpecdecError, match=r"it holds nothing; known are saelens \(cfg.json, sae_weights.safetensors"):
-        load_sae(tmp_path)
+        read(tmp_path)
     (tmp_path / "model.safetensors").write_text("x")
     with pytest.raises(SpecdecError, match=r"known format: it holds model.safetensors; known are"):
-        load_sae(tmp_path)
+        read(tmp_path)
     torch.save({"weight": torch.zeros(2)}, tmp_path / "a.pt")
     with pytest.raises(SpecdecError, match="it holds the tensors weight; known are"):
-        load_sae(tmp_path / "a.pt")
+        read(tmp_path / "a.pt")
 
 
 class Runs:
@@ -182,20 +244,21 @@ class Runs:
         return (os.mkdir, (str(self.path),))
 
 
-def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path):
+@READERS
+def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path, read):
     ran = tmp_path / "ran"
     torch.save({"W_enc": Runs(ran)}, tmp_path / "layer0.sae.pt")
     with pytest.raises(
         SpecdecError, match=r"layer0.sae.pt is a pickle of more than tensors \(it calls posix.mkdir\)"
     ) as error:
-        load_sae(tmp_path / "layer0.sae.pt")
+        read(tmp_path / "layer0.sae.pt")
     assert "\n" not in str(error.value)
     (tmp_path / "plain.pth").write_bytes(pickle.dumps({"encoder_linear.weight": Runs(ran)}))
     with pytest.raises(SpecdecError, match=r"plain.pth"):
-        load_sae(tmp_path / "plain.pth")
+        read(tmp_path / "plain.pth")
     np.savez(tmp_path / "params.npz", W_enc=np.array([Runs(ran)], dtype=object))
     with pytest.raises(SpecdecError, match=r"params.npz holds Python objects, which could run code"):
-        load_sae(tmp_path / "params.npz")
+        read(tmp_path / "params.npz")
     assert not ran.exists()
     torch.load(tmp_path / "layer0.sae.pt", weights_only=False)
     assert ran.exists(), "the pickle of this test would not have run anything"
@@ -210,13 +273,14 @@ def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path):
         ("sparsify/layers.3", "sae.safetensors"),
     ],
 )  # fmt: skip
-def test_a_file_cut_short(tmp_path, name, file):
+@READERS
+def test_a_file_cut_short(tmp_path, name, file, read):
     folder = copied(name, tmp_path)
     content = (folder / file).read_bytes()
     for left in (len(content) // 2, 10):
         (folder / file).write_bytes(content[:left])
         with pytest.raises(SpecdecError, match=Path(file).name) as error:
-            load_sae(folder, k=4)
+            read(folder, k=4)
         assert "\n" not in str(error.value)
 
 
@@ -257,9 +321,10 @@ def test_tensors_that_do_not_fit(tmp_path, change, fault):
         ("dictionary_learning-new", "config.json", {"trainer": {"dict_class": "CrossCoder"}}, "class 'CrossCoder'"),
     ],
 )
-def test_variants_that_are_not_supported(tmp_path, name, file, change, fault):
+@READERS
+def test_variants_that_are_not_supported(tmp_path, name, file, change, fault, read):
     folder = copied(name, tmp_path)
     config = json.loads((folder / file).read_text()) | change
     (folder / file).write_text(json.dumps(config))
     with pytest.raises(SpecdecError, match=fault):
-        load_sae(folder)
+        read(folder)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from specdec.errors import SpecdecError
 from specdec.registry import Registry
+from specdec.steering.activations import TopK
 from specdec.steering.formats.base import Format, Source
 from specdec.steering.sae import SAE
 
-__all__ = ["FORMATS", "Format", "Source", "format_of", "load_sae"]
+__all__ = ["FORMATS", "Format", "Source", "format_of", "load_sae", "outline_sae"]
 
 
 FORMATS: Registry[Format] = Registry("SAE format")
@@ -32,10 +33,25 @@ def load_sae(path: str | Path, k: int | None = None) -> SAE:
 
     k: active features per token, for TopK files that do not say it (Qwen-Scope outside a folder of its name).
     SpecdecError: nothing there, an unknown format, a file that is damaged or would run code, a tensor that is missing,
-    misshapen or not finite, a variant that is not supported.
+    misshapen or not finite, a variant that is not supported; k where the file says another, or has no TopK.
     """
-    source = Source(Path(path), k)
-    return format_of(source).read(source)
+    return _read(Source(Path(path), k))
+
+
+def outline_sae(path: str | Path, k: int | None = None) -> SAE:
+    """What an SAE is without its numbers, from the headers of its files: tensors on PyTorch's meta device.
+
+    SpecdecError: as in load_sae, but for values that are not finite.
+    """
+    return _read(Source(Path(path), k, outline=True))
+
+
+def _read(source: Source) -> SAE:
+    sae = format_of(source).read(source)
+    if source.k is not None and not isinstance(sae.activation, TopK):
+        kind = type(sae.activation).__name__
+        raise SpecdecError(f"k {source.k} is given for {source.path}, which has no TopK but {kind}: leave it out")
+    return sae
 
 
 def format_of(source: Source) -> Format:

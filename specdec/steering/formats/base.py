@@ -19,10 +19,14 @@ _PART = 4096  # features folded at a time: float64 copies of whole encoders woul
 
 @dataclass(frozen=True)
 class Source:
-    """What the user named: a folder, or a weight file in one. k: features per token, where the user says it."""
+    """What the user named: a folder, or a weight file in one. k: features per token, where the user says it.
+
+    outline: shapes without values are wanted; see `outline_sae`.
+    """
 
     path: Path
     k: int | None = None
+    outline: bool = False
 
     def weights(self, name: str) -> Path | None:
         """The weight file with this name (relative to the SAE's folder): in the folder named, or named itself."""
@@ -37,12 +41,12 @@ class Source:
         SpecdecError: several; damaged; one that would run code.
         """
         if self.path.is_file():
-            return read_pickle(self.path) if self.path.suffix in (".pt", ".pth") else None
+            return read_pickle(self.path, self.outline) if self.path.suffix in (".pt", ".pth") else None
         files = sorted(p for p in self.path.iterdir() if p.suffix in (".pt", ".pth"))
         if len(files) > 1:
             names = ", ".join(p.name for p in files[:3])
             raise SpecdecError(f"{self.path} holds {len(files)} SAEs ({names} ...): name one of these files")
-        return read_pickle(files[0]) if files else None
+        return read_pickle(files[0], self.outline) if files else None
 
     def in_path(self, pattern: str) -> re.Match[str] | None:
         """The last place where a part of the path matches: releases say layer and model in the names of folders."""
@@ -83,7 +87,7 @@ class SafetensorsFormat:
         path = source.weights(self.weights)
         assert path is not None, "fits() was not asked"
         place = path.parents[len(Path(self.weights).parts) - 1] / self.config
-        return read_json(place), read_safetensors(path), place
+        return read_json(place), read_safetensors(path, source.outline), place
 
 
 def without_bias(b_enc: Tensor, b_dec: Tensor, W_enc: Tensor) -> Tensor:
@@ -98,8 +102,14 @@ def gated(r_mag: Tensor, b_mag: Tensor, b_gate: Tensor, b_enc: Tensor) -> Gated:
     return Gated(r_mag, (b_mag.double() + moved).float(), b_enc)
 
 
-def check_k(k: object, num_features: int, place: str) -> int:
-    """SpecdecError: no number of features from 1 on."""
+def check_k(wanted: int | None, said: object, num_features: int, place: str) -> int:
+    """k of a TopK SAE: what the user wants, or what the file says at `place`.
+
+    SpecdecError: the file says another, or it is no number of features from 1 on.
+    """
+    if None not in (wanted, said) and wanted != said:
+        raise SpecdecError(f"k {wanted} is given where {place} is {said!r}: leave it out")
+    k = said if wanted is None else wanted
     if type(k) is not int or not 1 <= k <= num_features:
         raise SpecdecError(f"{place} is {k!r}: TopK needs a number of features from 1 to {num_features}")
     return k

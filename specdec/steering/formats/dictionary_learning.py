@@ -98,7 +98,8 @@ def _activation(kind: str, tensors: Tensors, s: int, k: int | None) -> Activatio
     if kind in ("BatchTopKSAE", "MatryoshkaBatchTopKSAE"):
         return JumpReLU(torch.full((s,), tensors.take("threshold").item()))
     if kind == "AutoEncoderTopK":
-        return TopK(check_k(k or int(tensors.take("k").item()), s, f"k in {tensors.path}"))
+        said = int(tensors.take("k").item()) if "k" in tensors or k is None else None
+        return TopK(check_k(k, said, s, f"k in {tensors.path}"))
     return ReLU()
 
 

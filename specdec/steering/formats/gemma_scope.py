@@ -26,7 +26,7 @@ class GemmaScope:
     def read(self, source: Source) -> SAE:
         path = source.weights(WEIGHTS)
         assert path is not None, "fits() was not asked"
-        tensors = read_npz(path)
+        tensors = read_npz(path, source.outline)
         d, s = tensors.shape("W_enc", 2)
         release = source.in_path(r"gemma-scope-(\d+b)-(pt|it)-(\w+)")
         hook = self._hook(source, release[3] if release else None)

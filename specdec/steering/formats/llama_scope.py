@@ -10,8 +10,6 @@ proportion to the average norm.) b_dec is not subtracted unless apply_decoder_bi
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from specdec.errors import SpecdecError
 from specdec.steering.activations import JumpReLU
 from specdec.steering.formats.base import SafetensorsFormat, Source, without_bias
@@ -31,7 +29,7 @@ class LlamaScope(SafetensorsFormat):
         W_enc = tensors.take("encoder.weight", s, d).T.contiguous()
         W_dec = tensors.take("decoder.weight", d, s).T.contiguous()
         b_enc, b_dec = tensors.take("encoder.bias", s), tensors.take("decoder.bias", d)
-        thresholds = torch.full((s,), scale * threshold)
+        thresholds = W_dec.new_full((s,), scale * threshold)
         if config.get("sparsity_include_decoder_norm"):
             thresholds /= W_dec.norm(dim=1)
         if config.get("apply_decoder_bias_to_pre_encoder"):

@@ -40,10 +40,9 @@ class QwenScope:
         )  # fmt: skip
 
     def _k(self, wanted: int | None, named: int | None, num_features: int, file: Source) -> int:
-        k = wanted or named
-        if k is None:
+        if wanted is None and named is None:
             raise SpecdecError(
                 f"{file.path} does not say how many features are active: give k (50 or 100 in Qwen-Scope), or keep the "
                 "file in a folder of its release's name (ending in L0_50)"
             )
-        return check_k(k, num_features, f"k for {file.path}")
+        return check_k(wanted, named, num_features, f"k for {file.path}")

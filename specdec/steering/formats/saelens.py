@@ -8,8 +8,6 @@ ends, so nothing is left to do for it here, as in SAELens itself.
 
 from typing import Any
 
-import torch
-
 from specdec.errors import SpecdecError
 from specdec.steering.activations import Activation, JumpReLU, ReLU, TopK
 from specdec.steering.formats.base import SafetensorsFormat, Source, check_k, gated, without_bias
@@ -83,12 +81,12 @@ class SAELens(SafetensorsFormat):
             return JumpReLU(tensors.take("threshold", s))
         if kind == "topk":
             old = (config.get("activation_fn_kwargs") or {}).get("k")
-            return TopK(check_k(source.k or config.get("k", old), s, f"k in {place}"))
+            return TopK(check_k(source.k, config.get("k", old), s, f"k in {place}"))
         return ReLU()
 
     def _check_unscaled(self, tensors: Tensors) -> None:
         for name in ("scaling_factor", "finetuning_scaling_factor"):
-            if name in tensors and not torch.allclose(tensors.found[name].float(), torch.ones(())):
+            if name in tensors and not tensors.all_ones(name):
                 raise SpecdecError(
                     f"{tensors.path} holds a {name!r} other than 1 (finetuned decoder scales): this is not supported, "
                     "multiply it into W_dec"

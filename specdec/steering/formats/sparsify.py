@@ -28,7 +28,7 @@ class Sparsify(SafetensorsFormat):
         hook = place.absolute().parent.name
         return SAE(
             W_enc, without_bias(tensors.take("encoder.bias", s), b_dec, W_enc), tensors.take("W_dec", s, d), b_dec,
-            TopK(check_k(source.k or config.get("k"), s, f"k in {place}")), self.name, source.path,
+            TopK(check_k(source.k, config.get("k"), s, f"k in {place}")), self.name, source.path,
             layer=layer_of(hook), hook=hook, model_name=_model_name(place),
         )  # fmt: skip
 

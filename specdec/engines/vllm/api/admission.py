@@ -11,7 +11,7 @@ from specdec.config import parse_settings
 from specdec.engines.command import WORKER
 from specdec.engines.vllm.api.carried import KEY
 from specdec.engines.vllm.patches import answers_reach_clients
-from specdec.engines.vllm.steering.sources import load_sources
+from specdec.engines.vllm.steering.sources import catalog_of
 from specdec.errors import SpecdecError
 from specdec.request import WHERE_TO_STEER, Offer, Request
 
@@ -50,7 +50,7 @@ def offer_of(vllm_config: Any) -> Offer | None:
     counts = settings.metrics.enabled and vllm_config.speculative_config is not None
     catalog = None
     if settings.steering.enabled:
-        catalog = load_sources(settings.steering, vllm_config.model_config.hf_text_config).catalog
+        catalog = catalog_of(settings.steering, vllm_config.model_config.hf_text_config)
     return Offer(catalog, counts, settings.metrics.max_tenants > 0)
 
 

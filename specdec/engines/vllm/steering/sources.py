@@ -1,5 +1,6 @@
 """The server's SAEs and vectors: loaded in the worker, and only looked at in the API process."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from specdec.config import PlacedFile, SteeringSettings
+from specdec.config import PlacedSAE, SteeringSettings
 from specdec.errors import SpecdecError
-from specdec.steering import load_sae
+from specdec.steering import load_sae, outline_sae
 from specdec.steering.program import Catalog
 from specdec.steering.sae import SAE
+
+ReadSAE = Callable[[str, int | None], SAE]
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,19 @@ def load_sources(settings: SteeringSettings, text_config: Any) -> Sources:
     SpecdecError: a file that cannot be read or belongs to another model, a layer that the model lacks, a preset that is
     no program.
     """
+    return _sources(settings, text_config, load_sae)
+
+
+def catalog_of(settings: SteeringSettings, text_config: Any) -> Catalog:
+    """Theirs, from the headers of SAEs, which may have gigabytes. SpecdecError: as in load_sources, but for values that
+    are not finite.
+    """
+    return _sources(settings, text_config, outline_sae).catalog
+
+
+def _sources(settings: SteeringSettings, text_config: Any, read: ReadSAE) -> Sources:
     width, count = text_config.hidden_size, text_config.num_hidden_layers
-    saes = {name: _sae(name, placed, width, count) for name, placed in settings.saes.items()}
+    saes = {name: _sae(name, placed, width, count, read) for name, placed in settings.saes.items()}
     vectors, vector_layers = {}, {}
     for name, placed in settings.vectors.items():
         vectors[name] = _vector(name, placed.path, width)
@@ -56,9 +70,9 @@ def load_sources(settings: SteeringSettings, text_config: Any) -> Sources:
     return Sources(saes, vectors, catalog)
 
 
-def _sae(name: str, placed: PlacedFile, width: int, count: int) -> SAE:
+def _sae(name: str, placed: PlacedSAE, width: int, count: int, read: ReadSAE) -> SAE:
     where = f"steering.saes.{name}"
-    sae = load_sae(placed.path)
+    sae = read(placed.path, placed.k)
     if sae.d_in != width:
         raise SpecdecError(
             f"{where}: {placed.path} is for a model of width {sae.d_in}, this one has {width}: choose another SAE"

@@ -1,6 +1,7 @@
 """What a server can steer with: files that do not fit are named before anything is served."""
 
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,16 +14,20 @@ from safetensors.torch import save_file
 pytest.importorskip("vllm")
 
 from specdec.config import SteeringSettings
-from specdec.engines.vllm.steering.sources import load_sources
+from specdec.engines.vllm.steering.sources import catalog_of, load_sources
 from specdec.errors import SpecdecError
 from specdec.steering.save import save_sae
-from tests.engines.vllm.steering.served import LATE, LAYERS, MIDDLE, WIDTH, make_served, random_sae
+from tests.engines.vllm.steering.served import FEATURES, LATE, LAYERS, MIDDLE, WIDTH, make_served, random_sae
 
 MODEL = SimpleNamespace(hidden_size=WIDTH, num_hidden_layers=LAYERS)
 
 
 def load(model: Any = MODEL, **settings: Any) -> Any:
     return load_sources(SteeringSettings.model_validate(settings), model)
+
+
+def look_at(**settings: Any) -> Any:
+    return catalog_of(SteeringSettings.model_validate(settings), MODEL)
 
 
 def test_what_the_settings_name_is_loaded(tmp_path: Path) -> None:
@@ -41,9 +46,30 @@ def test_a_layer_in_the_settings_counts_more_than_the_file(tmp_path: Path) -> No
     assert sources.layers == [7] and sources.saes["a"].layer == 7
 
 
+def test_what_the_api_server_looks_at_is_what_the_worker_loads(tmp_path: Path) -> None:
+    settings = make_served(tmp_path).settings["steering"]
+    assert look_at(**settings) == load(**settings).catalog
+
+
+def test_k_of_a_file_that_does_not_say(tmp_path: Path) -> None:
+    sae = random_sae(1)
+    tensors = {"W_enc": sae.W_enc.T, "b_enc": sae.b_enc, "W_dec": sae.W_dec.T, "b_dec": sae.b_dec}
+    torch.save({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "layer3.sae.pt")
+    path = str(tmp_path / "layer3.sae.pt")
+    assert "does not say how many features are active: give k" in refusal(saes={"a": path})
+    settings = {"saes": {"a": {"path": path, "k": 50}}}
+    assert str(load(**settings).saes["a"].activation) == "TopK, k 50"
+    assert look_at(**settings).saes == {"a": (3, FEATURES)}
+    save_sae(sae, tmp_path / "sae")
+    assert "has no TopK but JumpReLU" in refusal(saes={"a": {"path": str(tmp_path / "sae"), "layer": 3, "k": 50}})
+
+
 def refusal(**settings: Any) -> str:
+    """The worker's, and the API server's, which has to be the same."""
     with pytest.raises(SpecdecError) as refused:
         load(**settings)
+    with pytest.raises(SpecdecError, match=re.escape(str(refused.value))):
+        look_at(**settings)
     assert "\n" not in str(refused.value)
     return str(refused.value)
 
