@@ -40,6 +40,8 @@ def _engines_with_our_worker() -> None:
         if vllm_config.parallel_config.worker_cls != WORKER:
             return chosen
         _choose_scheduler(vllm_config)
+        if parse_settings(vllm_config.additional_config).metrics.enabled:
+            page_beside_metrics()
         if vllm_config.speculative_config is not None:
             setattr(vllm_config.speculative_config, OURS, True)
         from vllm.v1.executor.multiproc_executor import MultiprocExecutor
@@ -89,6 +91,15 @@ def answers_reach_clients() -> None:
 
     patch_outputs()
     patch_api_server()
+
+
+def page_beside_metrics() -> None:
+    """Reason: api/page.py. vLLM loads plugins that add endpoints only where VLLM_PLUGINS names them, and then no plugin
+    that it does not name: every user would have to list all of theirs.
+    """
+    from specdec.engines.vllm.api.page import patch_metrics_router
+
+    patch_metrics_router()
 
 
 def _min_p_and_logit_bias_are_served() -> None:
