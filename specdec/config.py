@@ -36,7 +36,11 @@ class MetricsSettings(_Section):
 
 
 class DraftSettings(_Section):
-    """temperature: how sharply drafts are drawn (specdec/drafting), which does not change the law of what comes out.
+    """count: how many of num_speculative_tokens are drafted. "fixed": all. "adaptive": as many as make the most tokens
+    per second, by what the server's own steps show (specdec/drafting/adaptive); requests that sample with a seed of
+    their own have all, so that they repeat. A number: so many, for all.
+
+    temperature: how sharply drafts are drawn (specdec/drafting), which does not change the law of what comes out.
     "same": at the request's own temperature; "calibrated": its scale as in the head's calibration.json; "auto":
     likewise, and for requests without a seed the scales then follow what is accepted.
 
@@ -44,6 +48,7 @@ class DraftSettings(_Section):
     there is no room are verified as one-hot: exact, accepted less often, counted in specdec_lost_draft_rows_total.
     """
 
+    count: Literal["fixed", "adaptive"] | Annotated[int, Field(ge=0)] = "fixed"
     temperature: Literal["auto", "calibrated", "same"] = "auto"
     kept_mib: float | None = Field(default=None, gt=0)
 
@@ -122,4 +127,9 @@ def _first_problem(error: ValidationError, raw: dict[str, Any]) -> str:
             names = getattr(section, "model_fields", None)
             section = get_args(section)[1] if names is None else names[part].annotation  # a dict of sections, or one
         return f"unknown setting {where!r}; known there: {', '.join(section.model_fields)}"
+    if str(problem["loc"][-1]).startswith("literal["):  # the first of several types that it may have
+        place = problem["loc"][:-1]
+        where = ".".join(["specdec", *map(str, place)])
+        said = " or ".join(p["msg"] for p in error.errors() if p["loc"][:-1] == place)
+        return f"setting {where!r} is {problem['input']!r}: {said}"
     return f"setting {where!r} is {problem['input']!r}: {problem['msg']}"

@@ -27,6 +27,12 @@ def test_verify_methods(method: str) -> None:
             "setting 'specdec.verify.method' is 'fast': Input should be 'token' or 'block'",
         ),
         ({"drafts": {"kept_mib": 0}}, "setting 'specdec.drafts.kept_mib' is 0: Input should be greater than 0"),
+        (
+            {"drafts": {"count": "most"}},
+            "setting 'specdec.drafts.count' is 'most': Input should be 'fixed' or 'adaptive' or Input should be a valid int",
+        ),
+        ({"drafts": {"count": -1}}, "setting 'specdec.drafts.count' is -1: Input should be 'fixed' or 'adaptive' or"),
+        ({"metrics": {"max_tenants": -1}}, "setting 'specdec.metrics.max_tenants' is -1"),
         ({"metrics": {"enabled": "often"}}, "setting 'specdec.metrics.enabled' is 'often'"),
         (
             {"steering": {"saes": {"a": {"path": "x", "layr": 3}}}},

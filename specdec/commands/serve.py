@@ -32,6 +32,14 @@ def serve(
         ),
     ] = "",
     num_drafts: Annotated[int, typer.Option(min=1, max=16, help="Tokens drafted per step.")] = 3,
+    adaptive: Annotated[
+        bool,
+        typer.Option(
+            "--adaptive",
+            help="Draft up to --num-drafts tokens: as many as make the most tokens per second, by what the server's own "
+            "steps show. Requests with a seed of their own always have all.",
+        ),
+    ] = False,
     greedy_drafts: Annotated[
         bool, typer.Option("--greedy-drafts", help="Draft the head's argmax instead of sampling from it.")
     ] = False,
@@ -70,11 +78,14 @@ def serve(
 
         specdec serve MODEL --head HEAD -- --max-model-len 4096 --enforce-eager
 
+        specdec serve MODEL --head HEAD --num-drafts 5 --adaptive
+
         specdec serve MODEL_WITH_MTP
 
         specdec serve examples/tiny-lm/model --head examples/tiny-lm/head --sae tiny=examples/tiny-lm/sae
     """
-    settings: dict[str, Any] = {"verify": {"method": verify_method}, "drafts": {"temperature": draft_temperature}}
+    drafts: dict[str, Any] = {"temperature": draft_temperature, **({"count": "adaptive"} if adaptive else {})}
+    settings: dict[str, Any] = {"verify": {"method": verify_method}, "drafts": drafts}
     if steers := _steering(sae or [], steering):
         settings["steering"] = steers
     parsed = parse_settings({"specdec": settings})

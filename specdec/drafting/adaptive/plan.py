@@ -26,7 +26,7 @@ SHARE = 0.01  # of the time that may be lost by trying what is expected to be wo
 
 @dataclass(frozen=True)
 class Step:
-    """What came of a step. phases, whole: see Costs.learn. request_ids, counts, probability: see RunningAcceptance."""
+    """What came of a step. phases: see Costs.learn. request_ids, counts, probability: see RunningAcceptance."""
 
     rows: int
     passes: int
@@ -35,7 +35,6 @@ class Step:
     counts: list[int]
     probability: list[float]
     phases: dict[str, float] = field(default_factory=dict)
-    whole: float | None = None
     plain: bool = True  # no prompt in it
 
 
@@ -51,13 +50,13 @@ class Planner:
         self._age, self._size = EVERY, 0
         self._budget, self._turn, self._steps = 0.0, 0, 0
 
-    def learn(self, step: Step) -> None:
-        """Of every step that is over, in any order."""
+    def learn(self, step: Step, whole: float | None = None) -> None:
+        """Of every step that is over, in any order. whole: see Costs.learn."""
         self._steps += 1
         if step.requests <= CROWD or self._steps % FEWER == 0:
             self.acceptance.learn(step.request_ids, step.counts, step.probability)
         if step.plain:
-            self.costs.learn(step.rows, step.passes, step.requests, step.phases, step.whole)
+            self.costs.learn(step.rows, step.passes, step.requests, step.phases, whole)
 
     def admit(self, request_id: str, kind: int) -> None:
         """A request begins; kind: how it is sampled, which says how its drafts may fare before any of them did."""

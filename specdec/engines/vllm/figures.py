@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from specdec.engines.vllm.api.route import FIGURES
+from specdec.engines.vllm.api.route import FIGURES, STEP
 from specdec.engines.vllm.bad_rows import BadRowLog
 from specdec.engines.vllm.clock import Clock, NoClock
 from specdec.engines.vllm.shared import when_on_host
@@ -118,6 +118,13 @@ class Landed:
             (self.accepted[owners] > positions)[reached],
         )  # fmt: skip
 
+    def step(self, phases: list[tuple[str, float]]) -> dict[str, Any]:
+        """Fields of specdec.drafting.adaptive.Step."""
+        return {
+            "request_ids": self.batch.request_ids, "counts": self.batch.num_drafts,
+            "probability": self.probability.tolist(), "phases": dict(phases),
+        }  # fmt: skip
+
     def entries(self) -> dict[str, dict[str, Any]]:
         """By request that asked: how many drafts it had, how many were accepted, the probability of acceptance of each
         that was reached, and the target's entropy for each token that it gains.
@@ -145,6 +152,7 @@ class Reporter:
     def __init__(self, take: Callable[[], Figures | None], counters: TenantCounters | None, clock: Clock | None = None):
         self._take, self._counters, self._bad_rows = take, counters, BadRowLog()
         self.clock: Clock = clock or NoClock()
+        self.carries = False  # whether steps are to be laid beside their outputs, for the scheduler
         self.gauges: dict[str, Callable[[], float]] = {}
 
     def report_with(self, output: Any) -> None:
@@ -159,12 +167,15 @@ class Reporter:
         self._bad_rows.report(landed.bad.tolist(), landed.batch.request_ids)
         if landed.batch.asking:
             setattr(output, FIGURES, landed.entries())
+        phases = self.clock.take()
+        if self.carries:
+            setattr(output, STEP, landed.step(phases))
         if self._counters is not None:
             landed.count(self._counters)
-            self._count_worker(self._counters)
+            self._count_worker(self._counters, phases)
 
-    def _count_worker(self, counters: TenantCounters) -> None:
-        for phase, seconds in self.clock.take():
+    def _count_worker(self, counters: TenantCounters, phases: list[tuple[str, float]]) -> None:
+        for phase, seconds in phases:
             counters.own.record_phase(phase, seconds)
         for gauge, ask in self.gauges.items():
             counters.own.set(gauge, ask())

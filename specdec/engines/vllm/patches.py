@@ -60,9 +60,9 @@ def _choose_scheduler(vllm_config: Any) -> None:
     scheduler, settings = vllm_config.scheduler_config, parse_settings(vllm_config.additional_config)
     if scheduler.scheduler_cls in (None, SCHEDULER):
         scheduler.scheduler_cls = SCHEDULER
-    elif settings.steering.enabled:
+    elif settings.steering.enabled or settings.drafts.count != "fixed":
         raise SpecdecError(
-            f"--scheduler-cls {scheduler.scheduler_cls} does not keep count of steering programs: leave it out"
+            f"--scheduler-cls {scheduler.scheduler_cls} knows no steering programs and no drafts.count: leave it out"
         )
 
 

@@ -145,7 +145,8 @@ def install(runner: Any, settings: Settings, count: bool) -> Reporter:
         raise SpecdecError("this vLLM applies logit biases under speculation itself: use a version specdec supports")
     processors.append(LogitBiasLogitsProcessor(runner.vllm_config, runner.device, False))
     counters = make_counters(runner, settings.metrics) if settings.metrics.enabled and count else None
-    clock = clock_for(runner.device, wanted=counters is not None)
+    adaptive = settings.drafts.count == "adaptive" and count
+    clock = clock_for(runner.device, wanted=counters is not None or adaptive)
     runner.drafter.propose = timed(clock, "draft", runner.drafter.propose)
     runner.specdec_verifier = Verifier(runner, table, store, settings.verify, count, scales, clock)
     runner._sample = runner.specdec_verifier.sample
@@ -155,6 +156,7 @@ def install(runner: Any, settings: Settings, count: bool) -> Reporter:
     if store is not None:
         when_removed(runner, store.release)
     reporter = Reporter(runner.specdec_verifier.take_figures, counters, clock)
+    reporter.carries = adaptive
     if store is not None:
         reporter.gauges["draft_rows_bytes"] = lambda: store.nbytes
     return reporter

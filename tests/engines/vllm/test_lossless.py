@@ -54,6 +54,15 @@ def test_block_verification_is_lossless(prompts: list[list[int]], baseline: Outc
     assert block > token - 5 * 1.5 * (1 / steps["block"] + 1 / steps["token"]) ** 0.5
 
 
+def test_adaptive_drafts_are_lossless(prompts: list[list[int]], baseline: Outcome) -> None:
+    """The number of drafts follows what was accepted, and what steps took, which differs from run to run."""
+    outcome = run_child(ours(4, settings={"drafts": {"count": "adaptive"}}), jobs(prompts, 1500))
+    assert min(p_values(outcome, baseline)) > LEVEL
+    drafted = [outcome.specdec[f"specdec_draft_tokens_total{{{position}}}"] for position in range(4)]
+    steps = outcome.specdec["specdec_verify_steps_total"] + outcome.specdec["specdec_undrafted_steps_total"]
+    assert 0 < drafted[3] < 0.9 * steps and drafted[0] > 100, "the number never changed: the test would prove nothing"
+
+
 def test_a_bound_on_kept_rows_is_lossless(prompts: list[list[int]], baseline: Outcome) -> None:
     """Room for the rows of 40 requests in batches of up to 128: the others' drafts are verified as one-hot."""
     bound = 40 * 3 * (1024 * 4 + 32) / 2**20

@@ -13,6 +13,7 @@ from specdec.engines.vllm.api.carried import KEY
 # Attributes of a ModelRunnerOutput.
 READINGS = "specdec_readings"  # Found.entries of steering/readers.py
 FIGURES = "specdec_figures"  # Landed.entries of figures.py
+STEP = "specdec_step"  # Landed.step of figures.py, for adaptive.py
 
 
 def attach(output: Any, name: str, entry: dict[str, Any]) -> None:

@@ -73,7 +73,8 @@ class V2Adapter:
             "Sampler", dir(runner.sampler), "sampling_states", "req_states", "logprob_token_ids_state", "compute_nans"
         )
         counters = make_counters(runner, settings.metrics) if settings.metrics.enabled and self._count else None
-        clock = clock_for(runner.device, wanted=counters is not None)
+        adaptive = settings.drafts.count == "adaptive" and self._count
+        clock = clock_for(runner.device, wanted=counters is not None or adaptive)
         verifier = Verifier(
             runner.sampler, self._slots, self._rows, settings.verify, self._count, self._scales, clock
         )  # fmt: skip
@@ -81,6 +82,7 @@ class V2Adapter:
         propose = runner.speculator.propose
         runner.speculator.propose = timed(clock, "draft", propose)
         reporter = Reporter(verifier.take_figures, counters, clock)
+        reporter.carries = adaptive
         if self._rows is not None:
             nbytes = self._rows.nbytes
             reporter.gauges["draft_rows_bytes"] = lambda: nbytes
