@@ -29,7 +29,7 @@ def test_verify_methods(method: str) -> None:
         ({"drafts": {"kept_mib": 0}}, "setting 'specdec.drafts.kept_mib' is 0: Input should be greater than 0"),
         (
             {"drafts": {"count": "most"}},
-            "setting 'specdec.drafts.count' is 'most': Input should be 'fixed' or 'adaptive' or Input should be a valid int",
+            "setting 'specdec.drafts.count' is 'most': Input should be 'fixed' or 'adaptive' or ",
         ),
         ({"drafts": {"count": -1}}, "setting 'specdec.drafts.count' is -1: Input should be 'fixed' or 'adaptive' or"),
         ({"metrics": {"max_tenants": -1}}, "setting 'specdec.metrics.max_tenants' is -1"),
