@@ -23,6 +23,9 @@ Kind = Literal["none", "greedy", "specdec", "block", "stock"]
 Drafter = Literal["head", "eagle", "own"]  # a head of ours, one in the EAGLE layout, the model's own MTP layer
 KINDS: tuple[Kind, ...] = get_args(Kind)
 WORKER = "specdec.engines.vllm.Worker"
+# How long requests under way may take to end once the main process gets SIGTERM. vLLM's default is 0: it kills its engine
+# at once, and each stream breaks off with "EngineCore encountered an issue". Below the 30 s that Kubernetes waits.
+SECONDS_TO_DRAIN = 25
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def server_command(
     environment = os.environ if environment is None else environment
     argv = [
         *program(engine, model),
-        "--host", host, "--port", str(port),
+        "--host", host, "--port", str(port), "--shutdown-timeout", str(SECONDS_TO_DRAIN),
         *speculation_flags(kind, head, num_drafts, settings or {}, drafter),
         *(["--enforce-eager"] if eager else []),
         *extra,

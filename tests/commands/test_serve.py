@@ -33,6 +33,7 @@ def test_dry_run_prints_a_command_that_a_shell_reads_back(run, model, head):
     assert status == 0 and "fits" in err
     words = shlex.split(out)
     assert flag(words, "--model") == str(model) and flag(words, "--port") == "9123"
+    assert int(flag(words, "--shutdown-timeout")) > 0, "asked to stop, vLLM would break every stream off"
     assert flag(words, "--worker-cls") == "specdec.engines.vllm.Worker"
     assert json.loads(flag(words, "--speculative-config")) == {
         "method": "mtp",
@@ -187,6 +188,14 @@ def test_kinds_differ_only_where_they_must():
     asked = json.loads(flag(block, "--additional-config"))["specdec"]
     assert asked == {**settings, "verify": {"backend": "cpu", "method": "block"}}
     assert server_command("none", GPU_ENGINE, "m", eager=True, environment={}).argv[-1] == "--enforce-eager"
+
+
+def test_adaptive_drafting_is_a_setting(run, model, head):
+    status, out, _ = run("serve", model, "--head", head, "--num-drafts", 5, "--adaptive", "--dry-run")
+    assert status == 0
+    argv = shlex.split(out)
+    assert json.loads(flag(argv, "--additional-config"))["specdec"]["drafts"]["count"] == "adaptive"
+    assert json.loads(flag(argv, "--speculative-config"))["num_speculative_tokens"] == 5
 
 
 def test_environment_is_set_only_for_cpu_engines_and_never_overridden():
