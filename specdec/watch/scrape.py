@@ -1,5 +1,6 @@
 """What a server's /metrics answers, and what was added to it from one scrape to the next."""
 
+import http.client
 import time
 import urllib.error
 import urllib.request
@@ -81,7 +82,7 @@ def scrape(url: str) -> Scrape:
         raise SpecdecError(
             f"No server answers at {url} ({why}): start one with `specdec serve`, or give the URL of yours."
         ) from None
-    except ValueError:  # of the URL, of the text's encoding, or of its lines
+    except (ValueError, http.client.HTTPException):  # of the URL, of the text's encoding, or of its lines
         raise SpecdecError(f"What {url} answers is no metrics: give the URL of a vLLM server.") from None
     if not any(name.startswith(OURS) for name, _ in found.values):
         raise SpecdecError(

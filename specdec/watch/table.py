@@ -1,4 +1,4 @@
-"""Figures as a table in the terminal: what happened lately beside what happened since the server began."""
+"""Figures as a table in the terminal: what happened lately beside what happened since the server began ("ever")."""
 
 from rich.bar import Bar
 from rich.box import SIMPLE_HEAD
@@ -9,7 +9,7 @@ from rich.text import Text
 from specdec.watch.figures import PHASES, Figures, Position, State
 
 NOTHING = "–"
-BAR = 24  # columns
+BAR = 10  # columns: the table fits a terminal of 80
 NO_POSITION = Position(None, None, None)
 
 
@@ -25,13 +25,15 @@ def render(lately: Figures, ever: Figures, now: State, seconds: float, note: str
 
 
 def _positions(lately: Figures, ever: Figures, seconds: float) -> Table:
-    table = Table(box=SIMPLE_HEAD, title="Acceptance of the drafts that were reached", title_justify="left")
-    table.add_column("position")
+    table = Table(
+        box=SIMPLE_HEAD, pad_edge=False, title="Acceptance of the drafts that were reached", title_justify="left"
+    )
+    table.add_column("position", no_wrap=True)
     for heading in ("observed", "expected"):
-        table.add_column(f"{heading},\nlast {seconds:.0f} s", justify="right")
-    table.add_column("", width=BAR, vertical="bottom")
+        table.add_column(f"{heading}\nlast {seconds:.0f} s", justify="right", no_wrap=True)
+    table.add_column("", width=BAR)
     for heading in ("observed", "expected", "exact"):
-        table.add_column(f"{heading},\nsince start", justify="right")
+        table.add_column(f"{heading}\never", justify="right", no_wrap=True)
     for position, of_all in ever.positions.items():
         recent = lately.positions.get(position, NO_POSITION)
         shown = recent.observed if recent.observed is not None else of_all.observed
@@ -48,8 +50,8 @@ def _positions(lately: Figures, ever: Figures, seconds: float) -> Table:
 
 
 def _figures(lately: Figures, ever: Figures, now: State, seconds: float) -> Table:
-    table = Table("", box=SIMPLE_HEAD)
-    for heading in ("now", f"last {seconds:.0f} s", "since start"):
+    table = Table("", box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("now", f"last {seconds:.0f} s", "ever"):
         table.add_column(heading, justify="right")
     table.add_row("acceptance length, tokens per step", "", _number(lately.length), _number(ever.length))
     table.add_row("output tokens/s", "", _whole(lately.tokens_per_second), "")

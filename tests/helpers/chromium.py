@@ -41,7 +41,7 @@ class Browser:
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )
-        self._socket = self._open.enter_context(connect(self._tab(), max_size=None, proxy=None))
+        self._socket = self._open.enter_context(connect(self._tab(), max_size=None, proxy=None, ping_interval=None))
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.send(f"{domain}.enable")
         return self

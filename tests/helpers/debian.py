@@ -10,6 +10,7 @@ import subprocess
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,11 +25,11 @@ class Program:
     path: Path
     env: dict[str, str] = field(default_factory=dict)
 
-    def run(self, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
         """Waits for it; both outputs are kept, as text."""
         return subprocess.run(
             [self.path, *map(str, arguments)], env={**os.environ, **self.env}, text=True, capture_output=True, **options
-        )  # type: ignore[call-overload,no-any-return]
+        )
 
 
 @cache

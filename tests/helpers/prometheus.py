@@ -21,13 +21,13 @@ def promtool() -> Program:
 
 
 class Prometheus:
-    """Context manager. Scrapes /metrics at `targets` ("host:port") every half second; `rules`: files of rules."""
+    """Context manager. Scrapes /metrics at `targets` ("host:port") and evaluates the files `rules` at that interval."""
 
-    def __init__(self, folder: Path, targets: Sequence[str], rules: Sequence[Path] = ()):
+    def __init__(self, folder: Path, targets: Sequence[str], rules: Sequence[Path] = (), every: str = "1s"):
         self._program = program("prometheus", "prometheus", "usr/bin/prometheus", alone=True)
         self._folder, self._port = folder, free_port()
         config = {
-            "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
+            "global": dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), every),
             "rule_files": [str(path) for path in rules],
             "scrape_configs": [{"job_name": "vllm", "static_configs": [{"targets": list(targets)}]}],
         }

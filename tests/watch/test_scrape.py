@@ -1,5 +1,7 @@
 """Scrapes of a real exporter, and what goes wrong at other addresses, each said in one sentence."""
 
+import socket
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,22 @@ def test_nobody_listens() -> None:
 def test_no_address(url: str) -> None:
     with pytest.raises(SpecdecError):
         scrape(url)
+
+
+def test_what_speaks_no_http() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def greet() -> None:
+            connection, _ = other.accept()
+            with connection:
+                connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+                connection.recv(65536)
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        with pytest.raises(SpecdecError, match="is no metrics"):
+            scrape(f"http://127.0.0.1:{other.getsockname()[1]}/metrics")
+        thread.join()
 
 
 def test_a_server_that_has_no_metrics(tmp_path: Path) -> None:

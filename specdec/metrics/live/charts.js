@@ -65,7 +65,7 @@ function path(points, name, x, y) {
 
 function ago(milliseconds) {
   const seconds = Math.round(milliseconds / 1000);
-  return seconds % 60 ? `${seconds} s` : `${seconds / 60} min`;
+  return seconds % 60 && seconds < 180 ? `${seconds} s` : `${Math.round(seconds / 60)} min`;
 }
 
 // A line and the numbers below the pointer.

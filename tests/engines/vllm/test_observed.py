@@ -49,7 +49,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The dashboard and the rules."""
-    board, rules = write_files(tmp_path_factory.mktemp("dashboard"), "5s", "40s")
+    board, rules = write_files(tmp_path_factory.mktemp("dashboard"), "10s", "1h")
     return board, rules
 
 

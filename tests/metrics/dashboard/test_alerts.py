@@ -71,7 +71,8 @@ def test_every_alert_fires_in_its_fault_and_in_no_other(tmp_path: Path, traffic:
     _, rules = write_files(tmp_path / "rules", WINDOW, PAST)
     wanted = {name: alerts for name, (_, alerts) in FAULTS.items()}
     exporter = Exporter(tmp_path / "cells")
-    with exporter, Prometheus(tmp_path / "prometheus", [f"127.0.0.1:{exporter.port}"], [rules]) as prometheus:
+    scraping = Prometheus(tmp_path / "prometheus", [f"127.0.0.1:{exporter.port}"], [rules], every="500ms")
+    with exporter, scraping as prometheus:
         past, seen = f"min(count_over_time(specdec:verify_seconds:mean[{PAST}])) > 12", Seen(prometheus)
         assert prometheus.until(lambda: prometheus.query(past), 60), "the rules record nothing"
         assert not any(seen.look().values())
