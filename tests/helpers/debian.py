@@ -32,19 +32,26 @@ class Program:
         )
 
 
-@cache
 def program(name: str, package: str, inside: str, alone: bool = False) -> Program:
     """The program `name` of PATH, or the file `inside` of the package. alone: it needs no library of other packages."""
     if found := shutil.which(name):
         return Program(Path(found))
     folder = TOOLS / package
+    if (why := _problem(package, folder, alone)) is not None:
+        pytest.skip(f"{name} is not on PATH, and apt cannot fetch {package}: {why}")
+    libraries = [str(path) for place in LIBRARIES for path in (folder / place, folder / place / "pulseaudio")]
+    return Program(folder / inside, {"LD_LIBRARY_PATH": ":".join(libraries)})
+
+
+@cache  # tried once in a process
+def _problem(package: str, folder: Path, alone: bool) -> str | None:
+    """Unpacks the package, unless it is there. Why that does not work; None: it does."""
     try:
         _unpack_once(package, folder, alone)
     except (OSError, subprocess.SubprocessError) as error:
-        told = getattr(error, "stderr", None) or str(error)
-        pytest.skip(f"{name} is not on PATH, and apt cannot fetch {package}: {told.strip().splitlines()[-1]}")
-    libraries = [str(path) for place in LIBRARIES for path in (folder / place, folder / place / "pulseaudio")]
-    return Program(folder / inside, {"LD_LIBRARY_PATH": ":".join(libraries)})
+        told = str(getattr(error, "stderr", None) or error)
+        return next((line for line in reversed(told.splitlines()) if line.strip()), repr(error))
+    return None
 
 
 def _unpack_once(package: str, folder: Path, alone: bool) -> None:
