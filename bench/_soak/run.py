@@ -88,8 +88,8 @@ class Soak:
         return time.monotonic() - self._began
 
     async def _warm(self) -> None:
-        """Every number of tokens that a step can have, once: vLLM on a CPU keeps what oneDNN has compiled for each, which
-        looks like a leak until all have come (up to 2 MiB each with this model, without us too).
+        """Every number of tokens that a step can have, once. vLLM on a CPU keeps what oneDNN has compiled for each, up
+        to 2 MiB with this model, which looks like a leak until all have come. Without us it does so too.
         """
         async with session(1) as client:
             for count in range(1, STEP + 1):

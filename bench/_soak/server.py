@@ -14,6 +14,7 @@ from .material import MODEL_NAME, SAE_NAME
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 LENGTH, DRAFTS = 512, 3
+GRAMMARS = '{"backend": "xgrammar", "disable_any_whitespace": true}'  # or a small model writes blanks for ever
 STEP = 256  # tokens of one engine step, at most
 
 
@@ -58,7 +59,7 @@ def soaked(model: Path, head: Path, settings: Mapping[str, Any], log: Path, eage
     extra = (
         "--served-model-name", MODEL_NAME, "--dtype", "float32", "--max-model-len", str(LENGTH), "--max-num-seqs", "48",
         "--block-size", "32", "--num-gpu-blocks-override", "128", "--chat-template", TEMPLATE,
-        "--max-num-batched-tokens", str(STEP), "--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}',
+        "--max-num-batched-tokens", str(STEP), "--structured-outputs-config", GRAMMARS,
     )  # fmt: skip
     command = server_command(
         "specdec", require_vllm(), str(model), str(head), num_drafts=DRAFTS, settings=settings, eager=eager, port=port,

@@ -23,8 +23,8 @@ Kind = Literal["none", "greedy", "specdec", "block", "stock"]
 Drafter = Literal["head", "eagle", "own"]  # a head of ours, one in the EAGLE layout, the model's own MTP layer
 KINDS: tuple[Kind, ...] = get_args(Kind)
 WORKER = "specdec.engines.vllm.Worker"
-# How long requests under way may take to end once the main process gets SIGTERM. vLLM's default is 0: it kills its engine
-# at once, and each stream breaks off with "EngineCore encountered an issue". Below the 30 s that Kubernetes waits.
+# How long requests under way may take to end once the main process gets SIGTERM. vLLM's default is 0: it kills its
+# engine at once, and each stream breaks off with "EngineCore encountered an issue". Kubernetes waits for 30 s.
 SECONDS_TO_DRAIN = 25
 
 

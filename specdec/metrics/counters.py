@@ -1,12 +1,13 @@
 """What the verify steps of a worker have done so far, counted on the hot path; export.py shows it."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from specdec.metrics.buckets import ENTROPY, SECONDS, bucket
-from specdec.metrics.cells import MAX_POSITIONS, CellFile, layout
+from specdec.metrics.cells import MAX_POSITIONS, SIZE, CellFile, layout
 
 OTHER = "other"  # the tenant of those for which there is no room
 
@@ -16,7 +17,7 @@ class StepCounters:
 
     def __init__(self, directory: Path | None, labels: dict[str, str]):
         self._file = CellFile(directory, labels)
-        self._positions = np.arange(MAX_POSITIONS)
+        self._outcomes = self._file.cells[:_END]
         self.path = self._file.path
         self.views = layout(self._file.cells)
 
@@ -26,28 +27,12 @@ class StepCounters:
         num_drafts [B] int, num_accepted [B] int: drafts and accepted drafts per request. acceptance [N] float:
         VerifyOutput.acceptance_probability, request-major; not a number where a draft was not reached.
         """
-        views = self.views
-        with_drafts = num_drafts > 0
-        drafting = int(with_drafts.sum())
-        views["undrafted_steps"][0] += len(num_drafts) - drafting
-        if not drafting:
-            return
-        if drafting < len(num_drafts):
-            num_drafts, num_accepted = num_drafts[with_drafts], num_accepted[with_drafts]
-        views["steps"][0] += drafting
-        positions = self._positions[: min(int(num_drafts.max()), MAX_POSITIONS)]
-        count = len(positions)
-        drafted, kept = num_drafts[:, None] > positions, num_accepted[:, None] > positions
-        ends_here = (num_accepted[:, None] == positions) & drafted
-        views["draft_tokens"][:count] += drafted.sum(0)
-        views["accepted"][:count] += kept.sum(0)
-        views["recovered"][:count] += ends_here.sum(0)
-        views["reached"][:count] += (kept | ends_here).sum(0)
-        views["expected_sum"][:count] += _by_position(num_drafts, acceptance)[:, :count].sum(0)
-        whole = np.minimum(num_drafts[num_accepted == num_drafts], MAX_POSITIONS)
-        views["bonus"][:] += np.bincount(whole, minlength=MAX_POSITIONS + 1)
-        emitted = np.minimum(num_accepted + 1, MAX_POSITIONS + 1)
-        views["tokens_per_step"][:] += np.bincount(emitted, minlength=MAX_POSITIONS + 2)
+        # One gather and one sum, whatever is counted: many small calls of NumPy would take longer than they count.
+        drafts, accepted = np.minimum(num_drafts, MAX_POSITIONS + 1), np.minimum(num_accepted, MAX_POSITIONS)
+        self._outcomes += _OUTCOMES[drafts, accepted, (num_accepted == num_drafts).view(np.int8)].sum(0)
+        if len(acceptance):
+            sums = _by_position(num_drafts, acceptance)[:MAX_POSITIONS]
+            self.views["expected_sum"][: len(sums)] += sums
 
     def record_exact(
         self, positions: np.ndarray, overlap: np.ndarray, entropy: np.ndarray, accepted: np.ndarray
@@ -68,7 +53,7 @@ class StepCounters:
 
     def record_phase(self, phase: str, seconds: float) -> None:
         """One engine step's time in one of PHASES."""
-        self.views[f"{phase}_seconds"][int(bucket(np.asarray(seconds), SECONDS))] += 1
+        self.views[f"{phase}_seconds"][bisect_left(SECONDS, seconds)] += 1
         self.views[f"{phase}_seconds_sum"][0] += seconds
 
     def record_lost(self, count: int) -> None:
@@ -110,7 +95,36 @@ class TenantCounters:
 
 
 def _by_position(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """values [N], request-major, as [B, largest count], 0 where there are none or no number."""
-    grid = np.zeros((len(counts), int(counts.max())))
-    grid[counts[:, None] > np.arange(grid.shape[1])] = np.nan_to_num(values)
-    return grid
+    """values [N], request-major, summed by position: float64 [largest count]; what is no number counts as 0."""
+    values = np.where(np.isfinite(values), values, 0)
+    most = int(counts.max())
+    if most * len(counts) == len(values):  # all have as many
+        return values.reshape(-1, most).sum(0, dtype=np.float64)
+    positions = np.arange(len(values)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.bincount(positions, weights=values, minlength=most)
+
+
+def _outcomes() -> np.ndarray:
+    """float64 [drafts, accepted, all accepted, SIZE]: what one request adds to the cells.
+
+    The last of the drafts are more than MAX_POSITIONS; the last of the accepted, MAX_POSITIONS or more.
+    """
+    table = np.zeros((MAX_POSITIONS + 2, MAX_POSITIONS + 1, 2, SIZE))
+    for drafts, accepted, every in np.ndindex(*table.shape[:3]):
+        views = layout(table[drafts, accepted, every])
+        if not drafts:
+            views["undrafted_steps"][0] = 1
+            continue
+        views["steps"][0] = 1
+        views["draft_tokens"][:drafts] = 1
+        views["accepted"][:accepted] = 1
+        views["reached"][: accepted if every else accepted + 1] = 1
+        views["bonus"][min(drafts, MAX_POSITIONS)] = every
+        views["recovered"][accepted : accepted + 1] = not every
+        views["tokens_per_step"][accepted + 1] = 1
+    return table
+
+
+_OUTCOMES = _outcomes()
+_END = int(np.flatnonzero(_OUTCOMES.any((0, 1, 2)))[-1]) + 1
+_OUTCOMES = np.ascontiguousarray(_OUTCOMES[..., :_END])

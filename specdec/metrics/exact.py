@@ -50,7 +50,7 @@ class Exact:
     """
 
     def __init__(self, backend: str = "auto", overlaps: bool = True, every: int = EVERY):
-        self._backend, self._overlaps, self._every = backend, overlaps, every
+        self._backend, self._overlaps, self.every = backend, overlaps, every
         self._steps = 0
 
     def look(self, target: Tensor, draft: Draft, sampling: SamplingBatch, asking: Sequence[int]) -> Looked | None:
@@ -79,12 +79,12 @@ class Exact:
     def _sampled(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The drafts to look at in this step, and the request of each; in turn, so that all requests have theirs."""
         none = np.zeros(0, dtype=np.int64)
-        if not self._every or not counts.any():
+        if not self.every or not counts.any():
             return none, none
         self._steps += 1
-        if self._steps % self._every:
+        if self._steps % self.every:
             return none, none
-        some = np.roll(np.flatnonzero(counts), -(self._steps // self._every) * max(1, ROWS // int(counts.max())))
+        some = np.roll(np.flatnonzero(counts), -(self._steps // self.every) * max(1, ROWS // int(counts.max())))
         some = some[: max(1, int((np.cumsum(counts[some]) <= ROWS).sum()))]
         first = np.cumsum(counts) - counts
         drafts = np.concatenate([np.arange(first[b], first[b] + counts[b]) for b in some])

@@ -180,7 +180,8 @@ def test_port_in_use(run, model, head):
 def test_kinds_differ_only_where_they_must():
     """none: no flag of ours; stock: our head, but neither our worker nor our settings."""
     commands = {k: server_command(k, GPU_ENGINE, "m", "h", environment={}) for k in KINDS}
-    assert commands["none"].argv == ["vllm", "serve", "m", "--host", "127.0.0.1", "--port", "8000"]
+    common = ["vllm", "serve", "m", "--host", "127.0.0.1", "--port", "8000", "--shutdown-timeout", "25"]
+    assert commands["none"].argv == common and all(command.argv[:9] == common for command in commands.values())
     assert "--worker-cls" not in commands["stock"].argv and "--speculative-config" in commands["stock"].argv
     assert all("--worker-cls" in commands[k].argv for k in ("greedy", "specdec", "block"))
     settings = {"verify": {"backend": "cpu"}, "metrics": {"enabled": False}}

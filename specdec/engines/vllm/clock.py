@@ -19,6 +19,9 @@ class Clock(Protocol):
     def take(self) -> list[tuple[str, float]]:
         """Phases whose times, in seconds, are known by now, each once."""
 
+    def switch(self, on: bool) -> None:
+        """Whether phases are timed; at first they are."""
+
 
 class NoClock:
     """Where nobody asks for times."""
@@ -30,6 +33,8 @@ class NoClock:
     def take(self) -> list[tuple[str, float]]:
         return []
 
+    def switch(self, on: bool) -> None: ...
+
 
 class HostClock:
     """Where what is asked for has been done when the call returns."""
@@ -37,9 +42,14 @@ class HostClock:
     def __init__(self) -> None:
         self._begun: dict[str, float] = {}
         self._done: list[tuple[str, float]] = []
+        self._on = True
+
+    def switch(self, on: bool) -> None:
+        self._on = on
 
     def begin(self, phase: str) -> None:
-        self._begun[phase] = time.perf_counter()
+        if self._on:
+            self._begun[phase] = time.perf_counter()
 
     def end(self, phase: str) -> None:
         begun = self._begun.pop(phase, None)
@@ -58,9 +68,14 @@ class DeviceClock:
         self._begun: dict[str, Any] = {}
         self._waiting: deque[tuple[str, Any, Any]] = deque()
         self._spare: list[Any] = []
+        self._on = True
+
+    def switch(self, on: bool) -> None:
+        self._on = on
 
     def begin(self, phase: str) -> None:
-        self._begun[phase] = self._event()
+        if self._on:
+            self._begun[phase] = self._event()
 
     def end(self, phase: str) -> None:
         begun = self._begun.pop(phase, None)

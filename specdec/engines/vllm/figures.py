@@ -6,6 +6,7 @@ requests that asked for it, along with the output to their answers.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,8 @@ class Figures:
         """Once the step's output is on the host."""
         counts = np.asarray(self.batch.num_drafts, dtype=np.int64)
         sizes = [len(counts)] * 3 + [int(counts.sum()), 1] + [len(self.looked)] * 2
-        parts = np.split(self.on_host.numpy(), np.cumsum(sizes))
+        whole, ends = self.on_host.numpy(), [0, *accumulate(sizes), None]
+        parts = [whole[begin:end] for begin, end in pairwise(ends)]
         accepted, bad, unfinished, probability, lost, overlap, entropy, own = parts
         return Landed(
             self.batch, counts, accepted.astype(int), bad.astype(int), unfinished == 0, probability, int(lost[0]),
@@ -95,15 +97,13 @@ class Landed:
     def count(self, counters: TenantCounters) -> None:
         """Adds the step to the counters."""
         batch = self.batch
-        if batch.tenants is None:
-            groups = [(counters.own, np.ones(len(self.counts), dtype=bool))]
-        else:
-            groups = counters.groups(batch.tenants)
-        everything = batch.tenants is None and bool(self.gains.all())
-        for one, mine in groups:
-            mine = mine & self.gains
-            probability = self.probability if everything else self.probability[mine[self.of_draft]]
-            one.record(self.counts[mine], self.accepted[mine], probability)
+        everybody = [(counters.own, self.gains)]
+        for one, whose in everybody if batch.tenants is None else counters.groups(batch.tenants):
+            mine = whose & self.gains
+            if mine.all():
+                one.record(self.counts, self.accepted, self.probability)
+            else:
+                one.record(self.counts[mine], self.accepted[mine], self.probability[mine[self.of_draft]])
             if len(self.looked):
                 self._count_looked(one, mine)
         if self.lost:
@@ -146,14 +146,23 @@ class Landed:
 class Reporter:
     """Takes the figures of each step where they belong. take: gives the last step's, once; None where it has none.
 
-    counters None: metrics are off. gauges: by name, what else is asked of the worker with every step.
+    counters None: there are none to be. gauges: by name, what else is asked of the worker with every step. switches:
+    what else works for the counters alone; `count` tells them whether to.
     """
 
     def __init__(self, take: Callable[[], Figures | None], counters: TenantCounters | None, clock: Clock | None = None):
         self._take, self._counters, self._bad_rows = take, counters, BadRowLog()
+        self._own_counters = counters  # also while nothing is counted
         self.clock: Clock = clock or NoClock()
         self.carries = False  # whether steps are to be laid beside their outputs, for the scheduler
         self.gauges: dict[str, Callable[[], float]] = {}
+        self.switches: list[Callable[[bool], object]] = []
+
+    def count(self, on: bool) -> None:
+        """Whether steps are counted from now on."""
+        self._counters = self._own_counters if on else None
+        for switch in self.switches:
+            switch(self._counters is not None)
 
     def report_with(self, output: Any) -> None:
         """output: what the runner's `sample_tokens` returned for the last step."""

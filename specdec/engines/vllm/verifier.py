@@ -19,6 +19,7 @@ from specdec.engines.vllm.figures import Batch, Figures
 from specdec.engines.vllm.logits import logprobs_of, processed_rows, processors_active
 from specdec.engines.vllm.requests import RequestTable
 from specdec.engines.vllm.thinking import ThinkingBudgets
+from specdec.metrics.cells import EVERY
 from specdec.metrics.exact import Exact
 from specdec.upload import to_device
 from specdec.verify import Draft, VerifyOutput, verify
@@ -116,6 +117,11 @@ class Verifier:
         if self._scales is not None:
             self._scales.look(logits, draft, sampling, self._table.draft_places, self._backend)
         return out
+
+    def count(self, on: bool) -> None:
+        """Whether steps are looked at for the counters."""
+        if self._exact is not None:
+            self._exact.every = EVERY if on else 0
 
     def take_figures(self) -> Figures | None:
         """Those of the last step, once."""

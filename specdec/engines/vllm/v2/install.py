@@ -83,6 +83,8 @@ class V2Adapter:
         runner.speculator.propose = timed(clock, "draft", propose)
         reporter = Reporter(verifier.take_figures, counters, clock)
         reporter.carries = adaptive
+        reporter.switches += [verifier.count, *([] if adaptive else [clock.switch])]
+        reporter.count(settings.metrics.enabled)
         if self._rows is not None:
             nbytes = self._rows.nbytes
             reporter.gauges["draft_rows_bytes"] = lambda: nbytes

@@ -21,6 +21,7 @@ from specdec.engines.vllm.v2.batch import Layouts, Step, num_drafts
 from specdec.engines.vllm.v2.logits import LogprobsWanted, Processors, joined_logprobs, logprobs_of, logprobs_wanted
 from specdec.engines.vllm.v2.rows import DraftRows
 from specdec.engines.vllm.v2.slots import SlotTable
+from specdec.metrics.cells import EVERY
 from specdec.metrics.exact import Exact, Looked
 from specdec.sampling import SamplingBatch
 from specdec.verify import Draft, VerifyOutput, verify
@@ -159,6 +160,10 @@ class Verifier:
         draft.logits, draft.row_stats = self._rows.flat_logits, self._rows.flat_stats
         draft.rows = rows.masked_fill(grammar, -1)
         return draft, ((rows < 0) & ~grammar & (token_ids >= 0)).sum() if self._reports else 0
+
+    def count(self, on: bool) -> None:
+        """Whether steps are looked at for the counters."""
+        self._exact.every = EVERY if on else 0
 
     def take_figures(self) -> Figures | None:
         """Those of the last step, once."""
