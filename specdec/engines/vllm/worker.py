@@ -1,6 +1,5 @@
 """`--worker-cls specdec.engines.vllm.Worker`: the platform's own worker, with the verify step and drafting replaced."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vllm.distributed.parallel_state import get_tensor_model_parallel_rank
@@ -52,7 +51,6 @@ class Worker(PlatformWorker):
     _steering: Steering | None = None
     _v2: "V2Adapter | None" = None  # where vLLM's V2 model runner is in use
     _reporter: Reporter | None = None
-    _let_go: Callable[[str], object] = staticmethod(lambda request_id: None)  # told of requests that are preempted
     _drafts_asked_for = 0  # of each request, in the last step
 
     def __init__(self, vllm_config: Any, *args: Any, **kwargs: Any):
@@ -74,8 +72,6 @@ class Worker(PlatformWorker):
             self._v2 = V2Adapter(runner, self.specdec_settings, count=counts())
         else:
             self._reporter = install(runner, self.specdec_settings, count=counts())
-            if isinstance(runner.drafter, MTPProposer):
-                self._let_go = runner.drafter.forget
 
     def load_model(self, **how: Any) -> None:
         super().load_model(**how)
@@ -96,8 +92,6 @@ class Worker(PlatformWorker):
     def execute_model(self, scheduler_output: Any) -> Any:
         if self._steering is not None:
             self._steering.begin(scheduler_output)
-        for request_id in scheduler_output.preempted_req_ids or ():
-            self._let_go(request_id)
         if self._reporter is not None:
             self._reporter.clock.begin("target")
             self._drafts_asked_for = getattr(scheduler_output, "num_spec_tokens_to_schedule", 0)
@@ -150,7 +144,6 @@ def install(runner: Any, settings: Settings, count: bool) -> Reporter:
             store = DraftStore(speculative.num_speculative_tokens, most, runner.device)
         runner.drafter = MTPProposer(runner.vllm_config, runner.device, runner)
         runner.drafter.attach(runner, table, store, scales, settings.verify.backend)
-        when_removed(runner, runner.drafter.forget)
         # vLLM gives up the whole batch's drafts when one request comes near max_model_len. The drafting loop bounds
         # positions and slots by itself, and the scheduler cuts drafts at the limit, so the others may go on.
         runner._input_fits_in_drafter = lambda attention: attention is not None
