@@ -8,6 +8,7 @@ from tests.engines.vllm.engine import ours, run_child
 from tests.engines.vllm.laws import LEVEL, TOKENS, p_values
 from tests.engines.vllm.steering.reference import greedy, load_model
 from tests.engines.vllm.steering.served import PROGRAMS, Served, make_served, request, serve
+from tests.engines.vllm.steering.test_reading import LATE, MIDDLE, TOP, expect, reading
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +56,28 @@ def test_the_text_is_that_of_the_steered_model(
         assert found == greedy(model, ids, served.program(program), served, len(found))
 
 
-def test_compiled(answers: list[list[dict[str, Any]]], served: Served, prompts: list[list[int]]) -> None:
-    compiled = serve([requests(prompts)], served, enforce_eager=False).results[0]
-    assert tokens(compiled) == tokens(answers[0])
+def reads(prompts: list[list[int]]) -> list[dict[str, Any]]:
+    asked = [
+        reading(MIDDLE, prompt=True), reading(MIDDLE, PROGRAMS[0]), reading(LATE, PROGRAMS[2], prompt=True),
+        reading(TOP, PROGRAMS[1]),
+    ]  # fmt: skip
+    return [request(ids, one) for ids, one in zip(prompts, asked, strict=False)]
+
+
+@pytest.fixture(scope="module")
+def compiled(served: Served, prompts: list[list[int]]) -> list[list[dict[str, Any]]]:
+    """Programs, then readings, in one engine."""
+    return serve([requests(prompts), reads(prompts)], served, enforce_eager=False).results
+
+
+def test_compiled(answers: list[list[dict[str, Any]]], compiled: list[list[dict[str, Any]]]) -> None:
+    assert tokens(compiled[0]) == tokens(answers[0])
+
+
+def test_reading_compiled(compiled: list[list[dict[str, Any]]], served: Served, prompts: list[list[int]]) -> None:
+    model = load_model()
+    for asked, answer in zip(reads(prompts), compiled[1], strict=True):
+        expect(answer, asked, served, model, least=24)
 
 
 def test_without_speculation(answers: list[list[dict[str, Any]]], served: Served, prompts: list[list[int]]) -> None:
