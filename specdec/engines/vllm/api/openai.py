@@ -1,4 +1,5 @@
-"""In the API server: a choice's answer, under its "specdec", in completions and chat completions, streamed or whole.
+"""In the API server: a choice's answer, under its "specdec", in completions and chat completions, streamed or whole,
+and in batches of chats.
 
     {"index": 0, "text": ..., "specdec": {
       "read": {"features": [5, 123], "activations": [[0.0, 3.1], ...], "max": [...], "frequency": [...], "tokens": 24,
@@ -16,16 +17,14 @@ from functools import cache
 from typing import Any
 
 from specdec.answer import Answer
-from specdec.engines.vllm.api.admission import admissible
+from specdec.engines.vllm.api.asked import asks, problem
 from specdec.engines.vllm.api.carried import KEY
+from specdec.engines.vllm.api.elsewhere import class_of, patch_elsewhere
 from specdec.engines.vllm.api.outputs import ATTRIBUTE
 from specdec.engines.vllm.patches import require
-from specdec.errors import SpecdecError
-from specdec.request import Offer
-from specdec.steering.parts import as_object
 
 COMPLETION = ("create_completion", "request_output_to_completion_response", "completion_stream_generator")
-ELSEWHERE = '"read" and "figures" are served by /v1/completions and /v1/chat/completions only'
+BATCH = ("create_batch_chat_completion", "chat_completion_full_generator_batch")
 CHAT = ("create_chat_completion", "chat_completion_full_generator", "chat_completion_stream_generator")
 
 
@@ -34,7 +33,6 @@ def patch_api_server() -> None:
     """Called by patches.py."""
     from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
     from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
-    from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 
     for served, names in ((OpenAIServingCompletion, COMPLETION), (OpenAIServingChat, CHAT)):
         require(served.__name__, dir(served), *names)
@@ -43,41 +41,13 @@ def patch_api_server() -> None:
         wrapped = _completion if served is OpenAIServingCompletion else _chat
         setattr(served, whole, wrapped(getattr(served, whole)))
         setattr(served, stream, _streamed(getattr(served, stream)))
-    require("ResponsesRequest", dir(ResponsesRequest), "to_sampling_params")
-    ResponsesRequest.to_sampling_params = _without_answers(  # type: ignore[method-assign]
-        ResponsesRequest.to_sampling_params
-    )
-
-
-def asks(request: Any) -> bool:
-    """Whether the request, of OpenAI's API, wants something of ours in its answer."""
-    given = (request.vllm_xargs or {}).get(KEY)
-    if not isinstance(given, str):
-        return False
-    try:
-        found = as_object(given)
-    except SpecdecError:
-        return False  # refused where it is admitted
-    return isinstance(found, dict) and (found.get("read") is not None or found.get("figures") is True)
-
-
-def problem(request: Any, offer: Offer | None, whole_choices: bool) -> str | None:
-    """Why the request's "specdec" cannot be served; None: it can, or there is none.
-
-    whole_choices: whether the answer has a place for ours.
-    """
-    given = (request.vllm_xargs or {}).get(KEY)
-    if given is None:
-        return None
-    try:
-        admissible(given, offer)
-    except SpecdecError as error:
-        return str(error)
-    if request.use_beam_search:
-        return '"specdec" is not served with beam search: leave use_beam_search out'
-    if asks(request) and not whole_choices:
-        return ELSEWHERE
-    return None
+    batch = class_of("OpenAIServingChatBatch", "vllm.entrypoints.openai.chat_completion.batch_serving")
+    if batch is not None:
+        require(batch.__name__, dir(batch), *BATCH)
+        create, whole = BATCH
+        setattr(batch, create, _refusing(getattr(batch, create), batch))
+        setattr(batch, whole, _batch(getattr(batch, whole)))
+    patch_elsewhere()
 
 
 def _refusing(create: Callable[..., Any], served: type) -> Callable[..., Any]:
@@ -87,19 +57,6 @@ def _refusing(create: Callable[..., Any], served: type) -> Callable[..., Any]:
         offer = getattr(self.engine_client.input_processor, "specdec_offer", None)
         found = problem(request, offer, whole_choices=type(self) is served)
         return await create(self, request, *args, **kwargs) if found is None else self.create_error_response(found)
-
-    return checked
-
-
-def _without_answers(to_sampling_params: Callable[..., Any]) -> Callable[..., Any]:
-    """The Responses API has no choices."""
-
-    def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if asks(self):
-            from vllm.exceptions import VLLMValidationError
-
-            raise VLLMValidationError(ELSEWHERE)
-        return to_sampling_params(self, *args, **kwargs)
 
     return checked
 
@@ -123,18 +80,35 @@ def _chat(whole: Callable[..., Any]) -> Callable[..., Any]:
         if not asks(request):
             return await whole(self, request, result_generator, *args, **kwargs)
         outputs: dict[int, Any] = {}
-
-        async def seen() -> AsyncIterator[Any]:
-            async for result in result_generator:
-                outputs.update((output.index, output) for output in result.outputs)
-                yield result
-
-        response = await whole(self, request, seen(), *args, **kwargs)
-        for choice in getattr(response, "choices", ()):  # an error has none
-            _put(choice, outputs[choice.index])
-        return response
+        return _filled(await whole(self, request, _seen(result_generator, outputs), *args, **kwargs), outputs)
 
     return with_answers
+
+
+def _batch(whole: Callable[..., Any]) -> Callable[..., Any]:
+    """One choice for each conversation."""
+
+    async def with_answers(self: Any, request: Any, generators: list[Any], *args: Any, **kwargs: Any) -> Any:
+        if not asks(request):
+            return await whole(self, request, generators, *args, **kwargs)
+        outputs: dict[int, Any] = {}
+        watched = [_seen(results, outputs, first=number) for number, results in enumerate(generators)]
+        return _filled(await whole(self, request, watched, *args, **kwargs), outputs)
+
+    return with_answers
+
+
+async def _seen(results: AsyncIterator[Any], outputs: dict[int, Any], first: int = 0) -> AsyncIterator[Any]:
+    """The results as they come, whose outputs are noted by choice; first: that of output 0."""
+    async for result in results:
+        outputs.update((first + output.index, output) for output in result.outputs)
+        yield result
+
+
+def _filled(response: Any, outputs: dict[int, Any]) -> Any:
+    for choice in getattr(response, "choices", ()):  # an error has none
+        _put(choice, outputs[choice.index])
+    return response
 
 
 def _put(choice: Any, output: Any) -> None:

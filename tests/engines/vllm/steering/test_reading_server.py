@@ -13,15 +13,17 @@ from specdec.demo.servers import Server, free_port
 from specdec.engines.command import server_command
 from specdec.engines.installed import require_vllm
 from tests.engines.vllm.engine import HEAD, MODEL
-from tests.engines.vllm.steering.reference import activations, load_model
+from tests.engines.vllm.steering.reference import activations, greedy, load_model
 from tests.engines.vllm.steering.served import PROGRAMS, Served, make_served
 from tests.engines.vllm.steering.test_reading import CHOSEN, LATE, MIDDLE, TOP, reading
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 EXTRA = (
-    "--max-model-len", "256", "--served-model-name", "tiny", "--dtype", "float32", "--chat-template", TEMPLATE
+    "--max-model-len", "256", "--served-model-name", "tiny", "--dtype", "float32", "--chat-template", TEMPLATE,
+    "--enable-scale-out",  # /inference/v1/generate
 )  # fmt: skip
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
+MESSAGES_API, TOKENS = "/v1/messages", "/inference/v1/generate"
 USAGE = {"include_usage": True}
 MESSAGES = [{"role": "user", "content": "def main(args):"}]
 
@@ -173,8 +175,64 @@ def test_bad_readings_are_refused(
         assert says in refused.value.read().decode()
 
 
-def test_answers_without_choices_have_no_place_for_readings(server: Server) -> None:
+def test_batches_of_chats(server: Server) -> None:
+    """Each conversation has the answer that it has alone."""
+    chats = [MESSAGES, [{"role": "user", "content": "import os, sys"}]]
+    asked = {**reading(MIDDLE, PROGRAMS[0], prompt=True), "figures": True}
+    choices = json.loads(ask(server, f"{CHAT}/batch", asked, messages=chats))["choices"]
+    assert [choice["index"] for choice in choices] == [0, 1]
+    for choice, messages in zip(choices, chats, strict=True):
+        [alone] = json.loads(ask(server, CHAT, asked, messages=messages))["choices"]
+        assert choice["message"]["content"] == alone["message"]["content"]
+        assert choice["specdec"].keys() == {"read", "figures"}
+        assert_near(choice["specdec"]["read"], alone["specdec"]["read"])
+    assert choices[0]["specdec"]["read"] != choices[1]["specdec"]["read"]
+    assert "specdec" not in json.loads(ask(server, f"{CHAT}/batch", PROGRAMS[0], messages=chats))["choices"][0]
+    says = refusal(server, f"{CHAT}/batch", {"read": {"sae": "middle", "features": [320]}}, messages=chats)
+    assert "feature 320 is out of range" in says
+
+
+def refusal(server: Server, path: str, asked: Any, **body: Any) -> str:
     with pytest.raises(urllib.error.HTTPError) as refused:
-        ask(server, "/v1/responses", reading(MIDDLE), input="def main(args):", max_output_tokens=8)
+        ask(server, path, asked, **body)
     assert refused.value.code == 400
-    assert "are served by /v1/completions and /v1/chat/completions only" in refused.value.read().decode()
+    return str(json.loads(refused.value.read())["error"]["message"])
+
+
+@pytest.mark.parametrize("asked", [reading(MIDDLE), {"figures": True}], ids=["read", "figures"])
+def test_answers_without_choices_have_no_place_for_ours(
+    server: Server, prompts: list[list[int]], asked: dict[str, Any]
+) -> None:
+    says = (
+        '"read" and "figures" are served by /v1/completions, /v1/chat/completions and /v1/chat/completions/batch only'
+    )
+    assert refusal(server, "/v1/responses", asked, input="def main(args):", max_output_tokens=8) == says
+    assert refusal(server, MESSAGES_API, asked, messages=MESSAGES, max_tokens=8) == says
+    for given in (asked, json.dumps(asked)):
+        assert refusal(server, TOKENS, None, **tokens_in(prompts[0], given)) == says
+
+
+def tokens_in(ids: list[int], asked: Any) -> dict[str, Any]:
+    """Body of a request that brings tokens and SamplingParams."""
+    sampling = {"max_tokens": 20, "temperature": 0, "ignore_eos": True, "extra_args": {"specdec": asked}}
+    return {"token_ids": ids, "sampling_params": sampling}
+
+
+def test_they_steer_nevertheless(server: Server, served: Served, prompts: list[list[int]]) -> None:
+    program, plain = PROGRAMS[4], load_model()
+    found = json.loads(ask(server, TOKENS, **tokens_in(prompts[0], program)))["choices"][0]["token_ids"]
+    assert found == greedy(plain, prompts[0], served.program(program), served, 20)
+    body = {"messages": MESSAGES, "temperature": 0, "ignore_eos": False}  # Messages knows no seed and no ignore_eos
+    message = json.loads(ask(server, MESSAGES_API, program, **body))["content"][0]["text"]
+    chat = json.loads(ask(server, CHAT, program, **body))["choices"][0]["message"]["content"]
+    without = json.loads(ask(server, CHAT, **body))["choices"][0]["message"]["content"]
+    assert message == chat != without
+
+
+def test_what_stands_beside_vllm_xargs_is_not_passed_over(server: Server, prompts: list[list[int]]) -> None:
+    bodies = {
+        COMPLETION: {"prompt": prompts[0]}, CHAT: {"messages": MESSAGES}, f"{CHAT}/batch": {"messages": [MESSAGES]},
+        "/v1/responses": {"input": "def main(args):"},
+    }  # fmt: skip
+    for path, body in bodies.items():
+        assert '"specdec" belongs into "vllm_xargs"' in refusal(server, path, None, specdec=PROGRAMS[0], **body)
