@@ -23,8 +23,9 @@ function keep(found) {
   }
   records.push(found);
   while (found.at - records[0].at > KEPT) records.shift();
-  const before = records.find((kept) => found.at - kept.at <= SMOOTH);
-  if (before !== found) points.push({ at: found.at, ...figures(found, before) });
+  // A page in the background asks less often: then it is the last one.
+  const recent = records.find((kept) => found.at - kept.at <= SMOOTH), before = recent === found ? records.at(-2) : recent;
+  if (before) points.push({ at: found.at, ...figures(found, before) });
   while (points.length && found.at - points[0].at > KEPT) points.shift();
 }
 
