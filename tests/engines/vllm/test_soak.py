@@ -12,7 +12,6 @@ pytest.importorskip("vllm")
 
 from bench._soak.accounts import OURS, THEIRS
 from bench._soak.drain import TOKENS, Drained, drain
-from bench._soak.logs import STOPPING
 from bench._soak.material import Material
 from bench._soak.plan import Plan
 from bench._soak.processes import Process, slope
@@ -94,12 +93,13 @@ def test_leaks_are_found(done: Done) -> None:
 def test_what_the_log_says_is_found(done: Done, tmp_path: Path) -> None:
     """Before the server was asked to stop; vLLM writes of an error when its engine ends as it should."""
     log, text = tmp_path / "log", done.log.read_text()
-    log.write_text(text.replace(STOPPING, f"ERROR something\n{STOPPING}", 1))
+    log.write_text(f"ERROR something\n{text}")
     assert verdict(done.record, PLAN, done.drained, log) == ["the server's log says: ERROR something"]
     log.write_text(text + "ERROR something")
     assert verdict(done.record, PLAN, done.drained, log) == []
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_cut_off_by_the_stop_is_found(done: Done) -> None:
     cut = replace(
         done.drained, replies=[replace(done.drained.replies[0], tokens=TOKENS - 1), *done.drained.replies[1:]]
