@@ -52,6 +52,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--head", type=Path, default=EXAMPLE / "head")
     parser.add_argument("--corpus", type=Path, default=EXAMPLE / "corpus.py", help="where prompts come from")
     parser.add_argument("--rounds", type=int, default=12, help="in each of which every contestant has its turn")
+    parser.add_argument("--concurrency", type=int, nargs="*", default=CONCURRENCY, help="of the uniform loads")
+    parser.add_argument("--no-mixed", action="store_true", help="leave the mixed load out")
     parser.add_argument("--tokens", type=int, default=64, help="that a request generates")
     parser.add_argument("--output", type=Path, default=Path("bench/results/adaptive.json"), help="a plot beside it")
     return parser.parse_args()
@@ -117,14 +119,16 @@ def measured(args: argparse.Namespace, engine: Engine, bare: Engine, loads: Load
     greedy = {name: run(loads.uniform(16, 0, temperature=0.0)).tokens for name, run in runs.items()}
     assert all(tokens == greedy["0"] for tokens in greedy.values()), "the number of drafts must not change the tokens"
     contestants = {**runs, "no head": lambda given: bare.run(None, given)}
-    for c in CONCURRENCY:  # a server that has run a while
+    for c in args.concurrency:  # a server that has run a while
         runs["adaptive"](loads.uniform(c, 1))
     found: dict[str, Speeds] = {}
-    for c in CONCURRENCY:
+    for c in args.concurrency:
         load = f"uniform, {c}"
         found[load] = in_turns(contestants, lambda turn, c=c: loads.uniform(c, turn), args.rounds, load)
         print({name: round(statistics.median(speeds)) for name, speeds in found[load].items()}, file=sys.stderr)
-    table = table_of({c: int(best_fixed(found[f"uniform, {c}"])) for c in CONCURRENCY})
+    table = table_of({c: int(best_fixed(found[f"uniform, {c}"])) for c in args.concurrency})
+    if args.no_mixed:
+        return found, table
     contestants["table"] = lambda given: engine.run(table, given)
     runs["adaptive"](loads.mixed(0))
     found["mixed"] = in_turns(contestants, loads.mixed, args.rounds, "mixed")

@@ -36,8 +36,8 @@ def serve(
         bool,
         typer.Option(
             "--adaptive",
-            help="Draft up to --num-drafts tokens: as many as make the most tokens per second, by what the server's own "
-            "steps show. Requests with a seed of their own always have all.",
+            help="Draft up to --num-drafts tokens: as many as make the most tokens per second, by what the server's "
+            "own steps show. Requests with a seed of their own always have all.",
         ),
     ] = False,
     greedy_drafts: Annotated[

@@ -9,6 +9,9 @@ KNOTS = sorted({round(2 ** (half / 2)) for half in range(26)})  # 1, 2, 3, 4, 6,
 SLOWEST = 0.03  # of the share by which a value still moves a knot that has seen many
 OUTLIER = 2.0  # values so many times the expected one count as this: a machine stands still now and then
 SURE = 8  # values, from which on a knot is believed
+# Before that, of an error's share: what is slow at first may be what a shape costs once, and where nothing is known it
+# is better to hope, which will be tried and found out, than to fear, which will not.
+DOWN, UP = 1.0, 0.15
 
 
 class Curve:
@@ -42,8 +45,10 @@ class Curve:
         for knot, weight in parts:
             if not self._seen[knot]:
                 insort(self._known, knot)
+            early = DOWN if error < 0 else UP
+            share = early if self._seen[knot] < SURE else max(1 / (1 + self._seen[knot]), SLOWEST)
             self._seen[knot] += weight
-            self._values[knot] += max(1 / (1 + self._seen[knot]), SLOWEST) * weight / norm * error
+            self._values[knot] += share * weight / norm * error
 
     def at(self, count: float) -> float:
         """The value at a count; 0 where nothing was seen at all."""

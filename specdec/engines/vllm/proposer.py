@@ -11,6 +11,7 @@ from specdec.drafting import DraftScales
 from specdec.engines.vllm.drafts import DraftStore
 from specdec.engines.vllm.requests import RequestTable
 from specdec.engines.vllm.shared import scaled_logits
+from specdec.engines.vllm.waiting import Rows, WaitingRows
 from specdec.verify import sample_draft
 
 
@@ -26,15 +27,53 @@ class MTPProposer(EagleProposer):
         """store None: greedy drafts, verified as one-hot. scales None: all are 1."""
         self._runner, self._table, self._store, self._backend = runner, table, store, backend
         self._scales = scales
+        self._waiting, self._verifies = WaitingRows(self.max_num_tokens), False
         self._step = 0
         self._sampling: Any = None
 
     def propose(  # type: ignore[override]
-        self, num_speculative_tokens: int, target_token_ids: torch.Tensor, target_positions: torch.Tensor, **rest: Any
+        self,
+        num_speculative_tokens: int,
+        target_token_ids: torch.Tensor,
+        target_positions: torch.Tensor,
+        target_hidden_states: torch.Tensor,
+        *,
+        common_attn_metadata: Any,
+        token_indices_to_sample: torch.Tensor | None,
+        **rest: Any,
     ) -> torch.Tensor:
+        rows = Rows(target_token_ids, target_positions, target_hidden_states, common_attn_metadata)
+        # Rows with drafts among them may have been rejected, and M-RoPE's positions are three.
+        if not self._verifies and target_positions.dim() == 1:
+            request_ids = self._runner.input_batch.req_ids
+            if num_speculative_tokens == 0 and self._waiting.have_room(request_ids, rows):
+                self._waiting.keep(request_ids, rows)
+                return target_token_ids.new_empty(len(request_ids), 0, dtype=torch.int64)
+            if self._waiting:
+                rows, token_indices_to_sample = self._waiting.joined(request_ids, rows), None  # each request's last
+        else:
+            self._waiting.clear()  # drafts of an earlier step have come late (token budget), and belong in between
         if self._store is not None and num_speculative_tokens > 0:
-            self._prepare(target_positions, rest["token_indices_to_sample"], rest["common_attn_metadata"])
-        return super().propose(num_speculative_tokens, target_token_ids, target_positions, **rest)
+            self._prepare(rows.positions, token_indices_to_sample, rows.attention)
+        return super().propose(
+            num_speculative_tokens,
+            rows.token_ids,
+            rows.positions,
+            rows.hidden,
+            common_attn_metadata=rows.attention,
+            token_indices_to_sample=token_indices_to_sample,
+            **rest,
+        )
+
+    def begin(self, scheduled: Any) -> None:
+        """scheduled: the SchedulerOutput of the step to come."""
+        self._verifies = bool(scheduled.scheduled_spec_decode_tokens)
+        for request_id in scheduled.preempted_req_ids or ():
+            self.forget(request_id)
+
+    def forget(self, request_id: str) -> None:
+        """The request is over, or begins anew."""
+        self._waiting.forget(request_id)
 
     def prepare_next_token_ids_padded(
         self, sampled_token_ids: torch.Tensor, requests: Any, batch: Any, *rest: Any

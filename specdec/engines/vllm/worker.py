@@ -51,6 +51,7 @@ class Worker(PlatformWorker):
     _steering: Steering | None = None
     _v2: "V2Adapter | None" = None  # where vLLM's V2 model runner is in use
     _reporter: Reporter | None = None
+    _proposer: MTPProposer | None = None
     _drafts_asked_for = 0  # of each request, in the last step
 
     def __init__(self, vllm_config: Any, *args: Any, **kwargs: Any):
@@ -72,6 +73,8 @@ class Worker(PlatformWorker):
             self._v2 = V2Adapter(runner, self.specdec_settings, count=counts())
         else:
             self._reporter = install(runner, self.specdec_settings, count=counts())
+            if isinstance(runner.drafter, MTPProposer):
+                self._proposer = runner.drafter
 
     def load_model(self, **how: Any) -> None:
         super().load_model(**how)
@@ -92,6 +95,8 @@ class Worker(PlatformWorker):
     def execute_model(self, scheduler_output: Any) -> Any:
         if self._steering is not None:
             self._steering.begin(scheduler_output)
+        if self._proposer is not None:
+            self._proposer.begin(scheduler_output)
         if self._reporter is not None:
             self._reporter.clock.begin("target")
             self._drafts_asked_for = getattr(scheduler_output, "num_spec_tokens_to_schedule", 0)
@@ -144,6 +149,7 @@ def install(runner: Any, settings: Settings, count: bool) -> Reporter:
             store = DraftStore(speculative.num_speculative_tokens, most, runner.device)
         runner.drafter = MTPProposer(runner.vllm_config, runner.device, runner)
         runner.drafter.attach(runner, table, store, scales, settings.verify.backend)
+        when_removed(runner, runner.drafter.forget)
         # vLLM gives up the whole batch's drafts when one request comes near max_model_len. The drafting loop bounds
         # positions and slots by itself, and the scheduler cuts drafts at the limit, so the others may go on.
         runner._input_fits_in_drafter = lambda attention: attention is not None

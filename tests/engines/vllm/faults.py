@@ -52,6 +52,18 @@ def _narrow_the_supported_range() -> None:
     installed.VLLM_RANGE = "0.26 to 0.31"
 
 
+def _no_row_waits() -> None:
+    from specdec.engines.vllm.waiting import WaitingRows
+
+    WaitingRows.have_room = lambda self, request_ids, rows: False  # type: ignore[method-assign]
+
+
+def _waiting_rows_are_lost() -> None:
+    from specdec.engines.vllm.waiting import WaitingRows
+
+    WaitingRows.joined = lambda self, request_ids, rows: self.clear() or rows  # type: ignore[assignment, method-assign]
+
+
 FAULTS: dict[str, Callable] = {
     "q_at_another_temperature": _q_at_another_temperature,
     "recovered_from_p": _recovered_from_p,
@@ -59,7 +71,14 @@ FAULTS: dict[str, Callable] = {
 }
 
 
+ELSEWHERE: dict[str, Callable[[], None]] = {
+    "unsupported_vllm": _narrow_the_supported_range,
+    "no_row_waits": _no_row_waits,
+    "waiting_rows_are_lost": _waiting_rows_are_lost,
+}
+
+
 def plant(name: str) -> None:
-    if name == "unsupported_vllm":
-        return _narrow_the_supported_range()
+    if name in ELSEWHERE:
+        return ELSEWHERE[name]()
     verifier.verify = FAULTS[name]
