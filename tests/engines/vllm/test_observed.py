@@ -42,7 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     command = server_command(
         "specdec", require_vllm(), str(MODEL), str(HEAD), eager=True, settings=settings, port=port, extra=EXTRA
     )
-    with Server(command, port, tmp_path_factory.mktemp("server") / "log") as found:
+    with Server(command, port, tmp_path_factory.mktemp("server") / "log", timeout=600) as found:
         yield found
 
 
