@@ -70,7 +70,7 @@ class Loads:
         return [self._load(concurrency, count, turn, ({"temperature": temperature},))]
 
     def mixed(self, turn: int) -> list[Load]:
-        counts = {1: 4, 4: 16, 16: 32, 64: 96}
+        counts = {1: 2, 4: 8, 16: 24, 64: 64}
         return [self._load(concurrency, counts[concurrency], turn, KINDS) for concurrency in PHASES]
 
     def _load(self, concurrency: int, count: int, turn: int, kinds: Sequence[dict[str, Any]]) -> Load:

@@ -1,5 +1,6 @@
 """Drafting with the MTP head: vLLM's own loop over the steps, with our sampling and our keeping of draft rows."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -43,16 +44,13 @@ class MTPProposer(EagleProposer):
         **rest: Any,
     ) -> torch.Tensor:
         rows = Rows(target_token_ids, target_positions, target_hidden_states, common_attn_metadata)
-        # Rows with drafts among them may have been rejected, and M-RoPE's positions are three.
-        if not self._verifies and target_positions.dim() == 1:
-            request_ids = self._runner.input_batch.req_ids
-            if num_speculative_tokens == 0 and self._waiting.have_room(request_ids, rows):
-                self._waiting.keep(request_ids, rows)
-                return target_token_ids.new_empty(len(request_ids), 0, dtype=torch.int64)
-            if self._waiting:
-                rows, token_indices_to_sample = self._waiting.joined(request_ids, rows), None  # each request's last
-        else:
+        if num_speculative_tokens == 0 and (empty := self._waits(rows)) is not None:
+            return empty
+        if self._verifies:
             self._waiting.clear()  # drafts of an earlier step have come late (token budget), and belong in between
+        elif self._waiting:
+            # With each request's last row to sample from.
+            rows, token_indices_to_sample = self._waiting.joined(self._runner.input_batch.req_ids, rows), None
         if self._store is not None and num_speculative_tokens > 0:
             self._prepare(rows.positions, token_indices_to_sample, rows.attention)
         return super().propose(
@@ -64,6 +62,34 @@ class MTPProposer(EagleProposer):
             token_indices_to_sample=token_indices_to_sample,
             **rest,
         )
+
+    def before(self, propose: Callable[..., Any]) -> Callable[..., Any]:
+        """The runner's `propose_draft_token_ids`: where a step's rows may wait, nothing is made ready for the head."""
+        runner = self._runner
+        plain = not (runner.use_async_scheduling or runner.use_aux_hidden_state_outputs or runner.supports_mm_inputs)
+        if not plain or hasattr(runner.get_model(), "get_mtp_target_hidden_states"):
+            return propose
+
+        def proposed(scheduled: Any, sampled: Any, metadata: Any, hidden: torch.Tensor, *rest: Any) -> Any:
+            if scheduled.num_spec_tokens_to_schedule == 0:
+                count, attention = scheduled.total_num_scheduled_tokens, rest[-2]
+                rows = Rows(runner.input_ids.gpu[:count], runner._get_positions(count), hidden[:count], attention)
+                if (empty := self._waits(rows)) is not None:
+                    return empty
+            return propose(scheduled, sampled, metadata, hidden, *rest)
+
+        return proposed
+
+    def _waits(self, rows: Rows) -> torch.Tensor | None:
+        """Of a step that asks for no drafts: the drafts, int64 [B, 0], where its rows wait; None where they may not.
+
+        Rows with drafts among them may have been rejected, and M-RoPE's positions are three.
+        """
+        request_ids = self._runner.input_batch.req_ids
+        if self._verifies or rows.positions.dim() != 1 or not self._waiting.have_room(request_ids, rows):
+            return None
+        self._waiting.keep(request_ids, rows)
+        return rows.token_ids.new_empty(len(request_ids), 0, dtype=torch.int64)
 
     def begin(self, scheduled: Any) -> None:
         """scheduled: the SchedulerOutput of the step to come."""

@@ -78,6 +78,10 @@ class Worker(PlatformWorker):
 
     def load_model(self, **how: Any) -> None:
         super().load_model(**how)
+        if self._proposer is not None:
+            runner = self.model_runner
+            propose = self._proposer.before(runner.propose_draft_token_ids)
+            runner.propose_draft_token_ids = propose  # type: ignore[method-assign]
         if self._v2 is not None:
             self._reporter = self._v2.install()
         if self._sources is not None:
