@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from specdec.metrics.buckets import ENTROPY, SECONDS, bucket
-from specdec.metrics.cells import MAX_POSITIONS, SIZE, CellFile, layout
+from specdec.metrics.cells import MAX_POSITIONS, PHASES, SIZE, CellFile, layout
 
 OTHER = "other"  # the tenant of those for which there is no room
 
@@ -20,6 +20,7 @@ class StepCounters:
         self._outcomes = self._file.cells[:_END]
         self.path = self._file.path
         self.views = layout(self._file.cells)
+        self._phases = {name: (self.views[f"{name}_seconds"], self.views[f"{name}_seconds_sum"]) for name in PHASES}
 
     def record(self, num_drafts: np.ndarray, num_accepted: np.ndarray, acceptance: np.ndarray) -> None:
         """One verify step of requests that each gained a token or more.
@@ -28,10 +29,17 @@ class StepCounters:
         VerifyOutput.acceptance_probability, request-major; not a number where a draft was not reached.
         """
         # One gather and one sum, whatever is counted: many small calls of NumPy would take longer than they count.
-        drafts, accepted = np.minimum(num_drafts, MAX_POSITIONS + 1), np.minimum(num_accepted, MAX_POSITIONS)
-        self._outcomes += _OUTCOMES[drafts, accepted, (num_accepted == num_drafts).view(np.int8)].sum(0)
-        if len(acceptance):
-            sums = _by_position(num_drafts, acceptance)[:MAX_POSITIONS]
+        if not len(num_drafts):
+            return
+        most = int(num_drafts.max())
+        if most <= MAX_POSITIONS:
+            self._outcomes += _OUTCOMES[num_drafts, num_accepted].sum(0)
+        else:
+            beyond = _BEYOND[(num_accepted == num_drafts).astype(int), np.minimum(num_accepted, MAX_POSITIONS)]
+            inside = _OUTCOMES[np.minimum(num_drafts, MAX_POSITIONS), np.minimum(num_accepted, MAX_POSITIONS)]
+            self._outcomes += np.where((num_drafts > MAX_POSITIONS)[:, None], beyond, inside).sum(0)
+        if most:
+            sums = _by_position(num_drafts, acceptance, most)[:MAX_POSITIONS]
             self.views["expected_sum"][: len(sums)] += sums
 
     def record_exact(
@@ -53,8 +61,9 @@ class StepCounters:
 
     def record_phase(self, phase: str, seconds: float) -> None:
         """One engine step's time in one of PHASES."""
-        self.views[f"{phase}_seconds"][bisect_left(SECONDS, seconds)] += 1
-        self.views[f"{phase}_seconds_sum"][0] += seconds
+        counts, total = self._phases[phase]
+        counts[bisect_left(SECONDS, seconds)] += 1
+        total[0] += seconds
 
     def record_lost(self, count: int) -> None:
         """Draft tokens verified as one-hot because their draft rows were gone (see engines/vllm/drafts.py)."""
@@ -94,37 +103,36 @@ class TenantCounters:
         return list(found.values())
 
 
-def _by_position(counts: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """values [N], request-major, summed by position: float64 [largest count]; what is no number counts as 0."""
-    values = np.where(np.isfinite(values), values, 0)
-    most = int(counts.max())
+def _by_position(counts: np.ndarray, values: np.ndarray, most: int) -> np.ndarray:
+    """values [N], request-major, summed by position: float64 [most], of the largest count; nan is 0."""
+    values = np.fmax(values, 0)  # of a number and none, the number
     if most * len(counts) == len(values):  # all have as many
         return values.reshape(-1, most).sum(0, dtype=np.float64)
     positions = np.arange(len(values)) - np.repeat(np.cumsum(counts) - counts, counts)
     return np.bincount(positions, weights=values, minlength=most)
 
 
-def _outcomes() -> np.ndarray:
-    """float64 [drafts, accepted, all accepted, SIZE]: what one request adds to the cells.
-
-    The last of the drafts are more than MAX_POSITIONS; the last of the accepted, MAX_POSITIONS or more.
-    """
-    table = np.zeros((MAX_POSITIONS + 2, MAX_POSITIONS + 1, 2, SIZE))
-    for drafts, accepted, every in np.ndindex(*table.shape[:3]):
-        views = layout(table[drafts, accepted, every])
-        if not drafts:
-            views["undrafted_steps"][0] = 1
-            continue
-        views["steps"][0] = 1
-        views["draft_tokens"][:drafts] = 1
-        views["accepted"][:accepted] = 1
-        views["reached"][: accepted if every else accepted + 1] = 1
-        views["bonus"][min(drafts, MAX_POSITIONS)] = every
-        views["recovered"][accepted : accepted + 1] = not every
-        views["tokens_per_step"][accepted + 1] = 1
-    return table
+def _outcome(drafts: int, accepted: int, every: bool) -> np.ndarray:
+    """float64 [SIZE]: what one request adds to the cells. every: whether all its drafts were accepted."""
+    cells = np.zeros(SIZE)
+    views = layout(cells)
+    if not drafts:
+        views["undrafted_steps"][0] = 1
+        return cells
+    views["steps"][0] = 1
+    views["draft_tokens"][:drafts] = 1
+    views["accepted"][:accepted] = 1
+    views["reached"][: accepted if every else accepted + 1] = 1
+    views["bonus"][min(drafts, MAX_POSITIONS)] = every
+    views["recovered"][accepted : accepted + 1] = not every
+    views["tokens_per_step"][accepted + 1] = 1
+    return cells
 
 
-_OUTCOMES = _outcomes()
-_END = int(np.flatnonzero(_OUTCOMES.any((0, 1, 2)))[-1]) + 1
-_OUTCOMES = np.ascontiguousarray(_OUTCOMES[..., :_END])
+_UP_TO = range(MAX_POSITIONS + 1)
+# By drafts and accepted drafts; of requests with more drafts than positions, by whether all were accepted, and accepted
+# drafts, of which the last stands for more too.
+_OUTCOMES = np.stack([[_outcome(drafts, accepted, accepted == drafts) for accepted in _UP_TO] for drafts in _UP_TO])
+_BEYOND = np.stack([[_outcome(MAX_POSITIONS + 1, accepted, every) for accepted in _UP_TO] for every in (False, True)])
+_END = int(np.flatnonzero(_OUTCOMES.sum((0, 1)) + _BEYOND.sum((0, 1)))[-1]) + 1
+_OUTCOMES, _BEYOND = (np.ascontiguousarray(table[..., :_END]) for table in (_OUTCOMES, _BEYOND))

@@ -58,8 +58,11 @@ class Exact:
 
         None where there is nothing to look at. Nothing waits for the device.
         """
+        due = self._is_due(draft)
+        if not due and not len(asking):
+            return None
         counts = np.asarray(draft.counts(), dtype=np.int64)
-        drafts, requests = self._sampled(counts)
+        drafts, requests = self._sampled(counts, due)
         if not len(drafts) and not len(asking):
             return None
         first = np.cumsum(counts + 1) - counts - 1
@@ -76,13 +79,17 @@ class Exact:
         overlaps, entropies = (torch.cat(parts) for parts in zip(*found, strict=True))
         return Looked(drafts, overlaps[: len(drafts)], *entropies.split([len(drafts), len(rows) - len(drafts)]))
 
-    def _sampled(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _is_due(self, draft: Draft) -> bool:
+        """Whether this step is looked at for the counters."""
+        if not self.every or not len(draft.token_ids):
+            return False
+        self._steps += 1
+        return self._steps % self.every == 0
+
+    def _sampled(self, counts: np.ndarray, due: bool) -> tuple[np.ndarray, np.ndarray]:
         """The drafts to look at in this step, and the request of each; in turn, so that all requests have theirs."""
         none = np.zeros(0, dtype=np.int64)
-        if not self.every or not counts.any():
-            return none, none
-        self._steps += 1
-        if self._steps % self.every:
+        if not due:
             return none, none
         some = np.roll(np.flatnonzero(counts), -(self._steps // self.every) * max(1, ROWS // int(counts.max())))
         some = some[: max(1, int((np.cumsum(counts[some]) <= ROWS).sum()))]
@@ -96,8 +103,11 @@ class Exact:
         """Overlap and entropy float32 [r] of rows of the target [r, V]; the first `with_drafts` are of drafts [r]."""
         greedy = (sampling.temperature < GREEDY_BELOW)[:, None]
         p = probabilities(target, sampling, self._backend)
-        certain = torch.zeros_like(p).scatter_(1, target.float().nan_to_num(-torch.inf).argmax(1, keepdim=True), 1.0)
-        p = torch.where(greedy, certain, p)
+        if greedy.device.type != "cpu" or greedy.any():  # another device is not waited for
+            certain = torch.zeros_like(p).scatter_(
+                1, target.float().nan_to_num(-torch.inf).argmax(1, keepdim=True), 1.0
+            )
+            p = torch.where(greedy, certain, p)
         entropy = torch.special.entr(p).sum(-1)
         count = min(max(with_drafts, 0), len(p)) if self._overlaps else 0
         if not count:

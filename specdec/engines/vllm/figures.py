@@ -97,9 +97,9 @@ class Landed:
     def count(self, counters: TenantCounters) -> None:
         """Adds the step to the counters."""
         batch = self.batch
-        everybody = [(counters.own, self.gains)]
+        everybody = [(counters.own, True)]
         for one, whose in everybody if batch.tenants is None else counters.groups(batch.tenants):
-            mine = whose & self.gains
+            mine = self.gains if whose is True else self.gains & whose
             if mine.all():
                 one.record(self.counts, self.accepted, self.probability)
             else:
