@@ -16,6 +16,7 @@ import asyncio
 import json
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def table_of(record: Record, plan: Plan) -> Table:
     started = {process.pid: process.rss for process in first.processes}
     for process in last.processes:
         each = growth(record, plan).get(f"{process.name} {process.pid}")
-        level = "" if each is None else f", {each:+.3f} a minute behind the warm-up"
+        level = "" if each is None else f"; behind the warm-up {each.slope:+.2f} a minute, {each.rise:+.1%} in all"
         begun = started.get(process.pid, float("nan"))
         table.add_row(process.name, f"{begun:.0f} MiB at first, {process.rss:.0f} at last{level}")
     return table
@@ -91,7 +92,8 @@ def content_of(record: Record, plan: Plan, failed: list[str], args: argparse.Nam
         "question": __doc__.splitlines()[0], "command": " ".join(sys.argv), "provenance": provenance(),
         "settings": settings_of(args.sae, args.settings), "seconds": record.seconds, "failed": failed,
         "requests": dict(ledger.kinds.most_common()), "statuses": dict(ledger.statuses), "ends": dict(ledger.ends),
-        "tokens": ledger.tokens, "growth_mib_per_minute": growth(record, plan), "bound_mib_per_minute": plan.slope,
+        "tokens": ledger.tokens, "growth": {name: asdict(each) for name, each in growth(record, plan).items()},
+        "bounds": {"slope": plan.slope, "rise": plan.rise},
         "counted": {
             name: record.whole.total(name) for name in sorted({name for name, _ in record.whole.samples})
             if name.startswith(("specdec_", "vllm:")) and name.endswith("_total") and record.whole.total(name)

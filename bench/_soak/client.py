@@ -23,16 +23,16 @@ async def send(
 ) -> Reply:
     """The reply; what should not be stands in its problem. on_event: called with each event of a stream."""
     reply = Reply()
-    if call.send is not None:
-        await _send_half(url, call)
-        return reply
     try:
+        if call.send is not None:
+            await _send_half(url, call)
+            return reply
         async with asyncio.timeout(call.leave_seconds):
             await _send(client, url, call, reply, on_event)
     except TimeoutError as error:
         if call.leave_seconds is None:
             reply.problem = f"no answer came for {PATIENCE:.0f} s ({error!r})"
-    except (aiohttp.ClientError, ConnectionError) as error:
+    except (aiohttp.ClientError, OSError) as error:
         reply.problem = f"the connection was lost ({error!r})"
     if reply.whole and reply.problem is None and call.status == 200:
         reply.problem = call.check(reply)

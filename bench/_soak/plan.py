@@ -17,13 +17,19 @@ class Phase:
 @dataclass(frozen=True)
 class Plan:
     """seconds: of all phases. warm: the share of them before which memory may grow. slope: MiB a minute that a process
-    may grow by afterwards, in the median of all pairs of samples.
+    may grow by afterwards, steadily; rise: the share that it may grow by in all. See processes.py.
     """
 
     seconds: float
     warm: float = 0.4
     slope: float = 1.0
+    rise: float = 0.03
     samples: float = 1.0  # seconds between looks at the processes
+
+    @property
+    def near(self) -> float:
+        """Seconds of a round: samples that are compared are no further apart."""
+        return sum(phase.seconds for phase in self.phases[: len(CONCURRENCIES)])
 
     @property
     def phases(self) -> list[Phase]:

@@ -37,7 +37,19 @@ def processes_of(session: int) -> list[Process]:
     return found
 
 
-def slope(seconds: np.ndarray, values: np.ndarray) -> float:
-    """Per minute: the median of the slopes of all pairs (Theil and Sen), which a few odd samples do not move."""
+def slope(seconds: np.ndarray, values: np.ndarray, within: float) -> float:
+    """Per minute: the median of the slopes (Theil and Sen) of all pairs that are `within` seconds of each other.
+
+    A leak is in most of them. A step that comes once, where something larger than ever before is met, is in few.
+    """
     first, second = np.triu_indices(len(seconds), 1)
+    near = seconds[second] - seconds[first] <= within
+    first, second = first[near], second[near]
     return 60 * float(np.median((values[second] - values[first]) / (seconds[second] - seconds[first])))
+
+
+def rise(values: np.ndarray) -> float:
+    """From the median of the first fifth to that of the last, as a share of the first."""
+    fifth = max(1, len(values) // 5)
+    first, last = np.median(values[:fifth]), np.median(values[-fifth:])
+    return float(last / first - 1)

@@ -1,6 +1,7 @@
 """What a soak's record has against the server: one sentence for each check that fails; none, and it has passed."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from .accounts import check_all, check_calm, check_rest
 from .drain import TOKENS, Drained
 from .logs import suspects
 from .plan import Plan
-from .processes import slope
+from .processes import rise, slope
 from .run import Record
 from .server import DRAFTS
 
@@ -45,8 +46,16 @@ def check_clients(record: Record) -> Iterator[str]:
         yield "too little was asked for: nobody left, or the audited tenant had nothing verified"
 
 
-def growth(record: Record, plan: Plan) -> dict[str, float]:
-    """By process, MiB a minute behind the warm-up; those that lived through all of it."""
+@dataclass(frozen=True)
+class Growth:
+    """Of one process behind the warm-up: MiB a minute, and the whole rise as a share."""
+
+    slope: float
+    rise: float
+
+
+def growth(record: Record, plan: Plan) -> dict[str, Growth]:
+    """By process; those that lived through all of it."""
     late = [sample for sample in record.samples if sample.seconds >= plan.warm * plan.seconds]
     if len(late) < FEWEST:
         return {}
@@ -54,7 +63,12 @@ def growth(record: Record, plan: Plan) -> dict[str, float]:
     for sample in late:
         for process in sample.processes:
             series.setdefault(f"{process.name} {process.pid}", []).append((sample.seconds, process.rss))
-    return {name: slope(*np.asarray(found).T) for name, found in series.items() if len(found) == len(late)}
+    return {name: _growth(np.asarray(s), plan) for name, s in series.items() if len(s) == len(late)}
+
+
+def _growth(series: np.ndarray, plan: Plan) -> Growth:
+    """series [n, 2]: seconds, MiB."""
+    return Growth(slope(series[:, 0], series[:, 1], plan.near), rise(series[:, 1]))
 
 
 def check_memory(record: Record, plan: Plan) -> Iterator[str]:
@@ -62,8 +76,10 @@ def check_memory(record: Record, plan: Plan) -> Iterator[str]:
     if not found:
         yield f"there are not {FEWEST} samples of the processes behind the warm-up"
     for name, each in found.items():
-        if each > plan.slope:
-            yield f"{name} grows by {each:.2f} MiB a minute behind the warm-up, more than {plan.slope:g}"
+        if each.slope > plan.slope:
+            yield f"{name} grows by {each.slope:.2f} MiB a minute behind the warm-up, more than {plan.slope:g}"
+        if each.rise > plan.rise:
+            yield f"{name} has grown by {each.rise:.1%} behind the warm-up, more than {plan.rise:.0%}"
 
 
 def check_files(record: Record) -> Iterator[str]:

@@ -14,17 +14,17 @@ from bench._soak.accounts import OURS, THEIRS
 from bench._soak.drain import TOKENS, Drained, drain
 from bench._soak.material import Material
 from bench._soak.plan import Plan
-from bench._soak.processes import Process, slope
+from bench._soak.processes import Process, rise, slope
 from bench._soak.run import Record, Sample, Soak
 from bench._soak.scrape import Scrape
 from bench._soak.served import AUDITED
 from bench._soak.server import LENGTH, Soaked, settings_of, soaked
-from bench._soak.verdict import verdict
+from bench._soak.verdict import Growth, growth, verdict
 from tests.engines.vllm.engine import HEAD, MODEL
 
 SAE, CORPUS = MODEL.parent / "sae", MODEL.parent / "corpus.py"
 # The processes still grow where they meet something for the first time.
-PLAN = Plan(60, slope=60)
+PLAN = Plan(60, slope=60, rise=0.15)
 
 
 @dataclass(frozen=True)
@@ -111,12 +111,16 @@ def test_a_stream_that_is_cut_off_by_the_stop_is_found(done: Done) -> None:
 def test_the_slope_is_not_moved_by_a_few_odd_samples() -> None:
     seconds = np.arange(0.0, 120.0)
     values = 500 + seconds / 60 + np.where(seconds % 17 == 0, 300.0, 0.0)
-    assert slope(seconds, values) == pytest.approx(1.0, abs=0.05)
+    assert slope(seconds, values, 60) == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_step_is_no_slope_but_a_rise() -> None:
+    seconds = np.arange(0.0, 600.0, 3.0)
+    values = 1000 + np.where(seconds > 300, 50.0, 0.0)
+    assert slope(seconds, values, 60) == 0 and rise(values) == pytest.approx(0.05)
 
 
 def test_processes_that_come_later_are_not_told_a_slope_of() -> None:
-    from bench._soak.verdict import growth
-
     steady, late = Process(1, "a", 100.0, 3), Process(2, "b", 50.0, 3)
     samples = [Sample(float(i), [steady] if i < 50 else [steady, late], 0, 1) for i in range(60)]
-    assert growth(Record(samples=samples), PLAN) == {"a 1": 0.0}
+    assert growth(Record(samples=samples), PLAN) == {"a 1": Growth(0.0, 0.0)}
