@@ -46,8 +46,9 @@ class MTPProposer(EagleProposer):
         rows = Rows(target_token_ids, target_positions, target_hidden_states, common_attn_metadata)
         if num_speculative_tokens == 0 and (empty := self._waits(rows)) is not None:
             return empty
-        if self._verifies:
-            self._waiting.clear()  # drafts of an earlier step have come late (token budget), and belong in between
+        if self._verifies or not self._waiting.fit(rows):
+            # Drafts of an earlier step have come late (token budget), and belong in between; or the step is a full one.
+            self._waiting.clear()
         elif self._waiting:
             # With each request's last row to sample from.
             rows, token_indices_to_sample = self._waiting.joined(self._runner.input_batch.req_ids, rows), None

@@ -42,7 +42,7 @@ class WaitingRows:
     """max_rows: that the head can go over at once."""
 
     def __init__(self, max_rows: int) -> None:
-        self._most = min(max_rows, MOST_ROWS)
+        self._most, self._max_rows = min(max_rows, MOST_ROWS), max_rows
         self._steps: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         self._places: dict[str, list[int]] = {}  # of a request's rows in the steps' rows, one behind the other
         self._count = 0
@@ -54,6 +54,10 @@ class WaitingRows:
         """Whether a step's rows may wait: one of each request, and not too many with those that do."""
         single = len(rows) == len(request_ids) == rows.attention.num_reqs
         return single and len(self._steps) < MOST_STEPS and self._count + 2 * len(rows) <= self._most
+
+    def fit(self, rows: Rows) -> bool:
+        """Whether the head can go over those that wait and a step's together."""
+        return self._count + len(rows) <= self._max_rows
 
     def keep(self, request_ids: list[str], rows: Rows) -> None:
         """The step's rows wait."""
