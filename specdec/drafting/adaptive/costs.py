@@ -1,10 +1,13 @@
 """What a step takes, in seconds.
 
-    seconds(rows, passes, requests) = target(rows) + head(rows) + passes · pass(requests) + rest(requests)
+    seconds(rows, passes, requests) =
+        (target(rows) + head(rows) + passes · pass(requests) + rest(rows)) · whole(passes, requests)
 
 rows: of the target's forward, which are verified too: a request's drafts and one more. The head always goes over all
 rows, so that its cache is whole; each draft is one more pass over the requests. The rest is what the engine does around
-it: scheduling, messages, the host's share of everything.
+it: scheduling, messages, the host's share of everything. It goes by rows, for of a step's drafts the next one is the
+first to have the rows: what a number of drafts takes is told from steps between two numbers as well. What the sum leaves
+out is in the last factor: how long steps with so many passes took, against it.
 """
 
 from specdec.drafting.adaptive.curves import Curve
@@ -15,6 +18,7 @@ class Costs:
 
     def __init__(self) -> None:
         self._target, self._head, self._pass, self._rest = Curve(), Curve(), Curve(), Curve()
+        self._whole: dict[int, Curve] = {}
 
     def learn(self, rows: int, passes: int, requests: int, phases: dict[str, float], whole: float | None) -> None:
         """phases: seconds of "target", "verify" and "draft" of a step, those that are known; whole: of all of it, None
@@ -28,7 +32,8 @@ class Costs:
                 head = self._head.at(rows) if self._head else phases["draft"] / (passes + 1)
                 self._pass.learn(requests, max(phases["draft"] - head, 0.0) / passes)
         if whole is not None and phases:
-            self._rest.learn(requests, max(whole - sum(phases.values()), 0.0))
+            self._rest.learn(rows, max(whole - sum(phases.values()), 0.0))
+            self._whole.setdefault(passes, Curve()).learn(requests, whole / self._sum(rows, passes, requests))
 
     def known(self, passes: int, requests: int, enough: int) -> bool:
         """Whether steps with so many requests have been seen often enough, with drafts (passes > 0) or without."""
@@ -36,8 +41,12 @@ class Costs:
 
     def seconds(self, rows: float, passes: int, requests: int) -> float:
         """Of a step."""
+        whole = self._whole.get(passes)
+        return self._sum(rows, passes, requests) * (whole.at(requests) if whole else 1.0)
+
+    def _sum(self, rows: float, passes: int, requests: int) -> float:
         work = self._target.at(rows) + self._head.at(rows) + passes * self._pass.at(requests)
-        return work + self._rest.at(requests)
+        return work + self._rest.at(rows)
 
     def per_row(self, rows: float) -> float:
         """Seconds that one row more takes, around so many; 0 at least."""
