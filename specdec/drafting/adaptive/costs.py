@@ -5,9 +5,9 @@
 
 rows: of the target's forward, which are verified too: a request's drafts and one more. The head always goes over all
 rows, so that its cache is whole; each draft is one more pass over the requests. The rest is what the engine does around
-it: scheduling, messages, the host's share of everything. It goes by rows, for of a step's drafts the next one is the
-first to have the rows: what a number of drafts takes is told from steps between two numbers as well. What the sum leaves
-out is in the last factor: how long steps with so many passes took, against it.
+it: scheduling, messages, the host's share of everything. It goes by rows, for it is the next step that has the drafts
+which a step asks for: so what a number of drafts takes is told from steps between two numbers as well. What the sum
+leaves out is in the last factor: how long steps with so many passes took, against it.
 """
 
 from specdec.drafting.adaptive.curves import Curve
