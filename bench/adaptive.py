@@ -69,6 +69,17 @@ class Loads:
         count = {1: 3, 4: 12}.get(concurrency, 2 * concurrency)
         return [self._load(concurrency, count, turn, ({"temperature": temperature},))]
 
+    def shapes(self, most: int) -> list[Load]:
+        """Steps of 1, 2, 3 ... most tokens: vLLM on a CPU compiles something for each number when it first meets it."""
+        longest = LENGTH + self._tokens
+        found = []
+        for total in range(1, most + 1):
+            lengths = [longest] * (total // longest) + [total % longest] * (total % longest > 0)
+            found.append(
+                Load(len(lengths), [([7] * length, {"temperature": 0.0, "max_tokens": 1}) for length in lengths])
+            )
+        return found
+
     def mixed(self, turn: int) -> list[Load]:
         counts = {1: 2, 4: 8, 16: 24, 64: 64}
         return [self._load(concurrency, counts[concurrency], turn, KINDS) for concurrency in PHASES]
@@ -116,6 +127,8 @@ def table_of(best: dict[int, int]) -> list[tuple[int, int, int]]:
 def measured(args: argparse.Namespace, engine: Engine, bare: Engine, loads: Loads) -> tuple[dict[str, Speeds], Any]:
     ways: dict[str, Any] = {**{str(k): k for k in FIXED}, "adaptive": "adaptive"}
     runs = {name: (lambda given, way=way: engine.run(way, given)) for name, way in ways.items()}
+    for warm in (engine, bare):
+        warm.run(0 if warm is engine else None, loads.shapes(max(CONCURRENCY) * (max(FIXED) + 1) + 2 * LENGTH))
     greedy = {name: run(loads.uniform(16, 0, temperature=0.0)).tokens for name, run in runs.items()}
     assert all(tokens == greedy["0"] for tokens in greedy.values()), "the number of drafts must not change the tokens"
     contestants = {**runs, "no head": lambda given: bare.run(None, given)}
