@@ -149,4 +149,5 @@ def test_bad_requests_are_refused_before_an_answer_begins(server: Server, prompt
         assert "tenant is 'a b'" in refused(server, {"tenant": "a b"}, **ways)
         assert "figures is 'yes please'" in refused(server, {"figures": "yes please"}, **ways)
         assert "this server does not steer" in refused(server, {"steer": [{"feature": 1, "add": 1}]}, **ways)
-    assert "served by /v1/completions and" in refused(server, FIGURES, "/v1/responses", input="x", prompt=None)
+    elsewhere = refused(server, FIGURES, "/v1/responses", input="x", prompt=None)
+    assert "are served by /v1/completions, /v1/chat/completions and" in elsewhere

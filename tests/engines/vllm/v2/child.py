@@ -85,14 +85,14 @@ def run(llm: Any, jobs: list[dict], aborts: int) -> list[list[dict]]:
                     running.append(request_id)
     for request_id, number in owner.items():  # in the order of the jobs, as everywhere
         completion = done[request_id]
-        readings = getattr(completion, "specdec", None)
+        answer = getattr(completion, "specdec", None)
         results[number].append(
             {
                 "token_ids": list(completion.token_ids),
                 "text": completion.text,
                 "finish_reason": completion.finish_reason,
                 "logprobs": logprobs_of(completion.logprobs),
-                "readings": None if readings is None else readings.as_json(),
+                "readings": None if answer is None else answer.read.as_json(),
             }
         )
     return results

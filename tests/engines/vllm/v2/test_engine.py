@@ -55,7 +55,7 @@ def test_it_is_the_v2_runner_under_asynchronous_scheduling(drafted: Outcome) -> 
     assert drafted.classes == {
         "runner": "vllm.v1.worker.gpu.model_runner",
         "sampler": "specdec.engines.vllm.v2.verifier",
-        "scheduler": "AsyncScheduler",
+        "scheduler": "AsynchronousScheduler",
         "in_flight": "2",
         "parts of a step": "1 to 4",
     }
