@@ -2,18 +2,15 @@
 loads.
 """
 
-import multiprocessing
-import os
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from specdec.engines.command import WORKER, cpu_environment, speculative_config
-from specdec.engines.installed import require_vllm
+from _engine import EngineProcess, arguments_of, spec_decode_counts, speed
+
+from specdec.engines.command import WORKER, speculative_config
 
 
 @dataclass(frozen=True)
@@ -37,68 +34,42 @@ class Answer:
     @property
     def speed(self) -> float:
         """Tokens per second."""
-        return sum(map(len, self.tokens)) / self.seconds
+        return speed(self.tokens, self.seconds)
 
 
 class Engine:
-    """head None: no speculation at all. The engine is compiled, as servers are, and starts when it is made."""
+    """head None: no speculation at all."""
 
     def __init__(self, name: str, model: Path, head: Path | None, drafts: int, requests: int, length: int) -> None:
-        engine = require_vllm()
-        os.environ.update(cpu_environment(os.environ) if engine.cpu_only else {})
-        arguments: dict[str, Any] = {
-            "model": str(model), "max_model_len": length, "max_num_seqs": requests, "enable_prefix_caching": False,
-            "disable_log_stats": False, "seed": 0,
-        }  # fmt: skip
+        arguments = arguments_of(model, requests, length, disable_log_stats=False)
         if head is not None:
             arguments |= {
                 "worker_cls": WORKER, "speculative_config": speculative_config("specdec", str(head), drafts),
                 "additional_config": {"specdec": {"drafts": {"count": "adaptive"}}},
             }  # fmt: skip
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self.log = Path(tempfile.gettempdir()) / f"specdec-bench-{name}.log"
-        self._process = context.Process(target=_serve, args=(theirs, arguments, self.log), daemon=True)
-        self._process.start()
-        theirs.close()
-        self._receive()
+        self._process = EngineProcess(name, arguments, _answering)
 
     def run(self, way: Any, loads: Sequence[Load]) -> Answer:
         """The loads, one after the other. way: "adaptive"; a number, which all requests have; a list of
         (smallest batch, largest, number), vLLM's own table; None: as the engine was started."""
-        self._pipe.send((way, loads))
-        return Answer(*self._receive())
-
-    def _receive(self) -> Any:
-        try:
-            return self._pipe.recv()
-        except EOFError:
-            raise RuntimeError(f"the engine has ended: {self.log}") from None
+        return Answer(*self._process.call(way, loads))
 
 
-def _serve(pipe: Connection, arguments: dict[str, Any], log: Path) -> None:
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine here, in this process
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from vllm import LLM
+def _answering(llm: Any) -> Callable[..., Any]:
+    scheduler = llm.llm_engine.engine_core.engine_core.scheduler
+    ways = _Ways(scheduler, scheduler.max_num_running_reqs)
+    names = ("num_draft_tokens", "num_accepted_tokens", "num_drafts")
 
-    llm = LLM(**arguments)
-    ways = _Ways(llm.llm_engine.engine_core.engine_core.scheduler, arguments["max_num_seqs"])
-    pipe.send("ready")
-    while True:
-        try:
-            way, loads = pipe.recv()
-        except EOFError:
-            return
+    def answer(way: Any, loads: Sequence[Load]) -> tuple[Any, ...]:
         if way is not None:
             ways.take(way)
-        before, began = _counts(llm), time.perf_counter()
+        before, began = spec_decode_counts(llm, *names), time.perf_counter()
         tokens = [ids for load in loads for ids in _run(llm.llm_engine, load)]
         seconds = time.perf_counter() - began
-        counts = (after - earlier for after, earlier in zip(_counts(llm), before, strict=True))
-        pipe.send((tokens, seconds, *counts))
+        counts = (after - earlier for after, earlier in zip(spec_decode_counts(llm, *names), before, strict=True))
+        return tokens, seconds, *counts
+
+    return answer
 
 
 class _Ways:
@@ -140,9 +111,3 @@ def _run(engine: Any, load: Load) -> list[list[int]]:
                 found[int(output.request_id)] = list(output.outputs[0].token_ids)
                 running -= 1
     return found
-
-
-def _counts(llm: Any) -> tuple[int, int, int]:
-    values = {metric.name: getattr(metric, "value", None) for metric in llm.get_metrics()}
-    names = ("num_draft_tokens", "num_accepted_tokens", "num_drafts")
-    return tuple(values.get(f"vllm:spec_decode_{name}", 0) for name in names)  # type: ignore[return-value]
