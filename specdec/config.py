@@ -129,7 +129,7 @@ def _first_problem(error: ValidationError, raw: dict[str, Any]) -> str:
         return f"unknown setting {where!r}; known there: {', '.join(section.model_fields)}"
     if str(problem["loc"][-1]).startswith("literal["):  # the first of several types that it may have
         place = problem["loc"][:-1]
-        where = ".".join(["specdec", *map(str, place)])
+        where = where.removesuffix(f".{problem['loc'][-1]}")
         said = " or ".join(p["msg"] for p in error.errors() if p["loc"][:-1] == place)
         return f"setting {where!r} is {problem['input']!r}: {said}"
     return f"setting {where!r} is {problem['input']!r}: {problem['msg']}"

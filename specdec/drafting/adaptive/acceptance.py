@@ -5,7 +5,7 @@ By position over all requests of a kind (how they are sampled), and by request a
 may be easier than another's.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,10 +30,7 @@ class _Kind:
     """By position: Σ min(1, p/q) and reached drafts, of late."""
 
     sums: list[float]
-    rows: list[float] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.rows = [1.0] * len(self.sums)
+    rows: list[float]
 
 
 class RunningAcceptance:
@@ -74,7 +71,7 @@ class RunningAcceptance:
 
     def _kind(self, kind: int) -> _Kind:
         if kind not in self._kinds:
-            self._kinds[kind] = _Kind([HOPE] * self._most)
+            self._kinds[kind] = _Kind([HOPE] * self._most, [1.0] * self._most)
         return self._kinds[kind]
 
     def of(self, request_ids: list[str]) -> np.ndarray:

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from specdec.demo.servers import Server, free_port
 from specdec.engines.command import server_command
 from specdec.engines.installed import require_vllm
+from tests.engines.vllm.api.asking import ask, events
 from tests.engines.vllm.engine import HEAD, MODEL
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
@@ -38,15 +39,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def ask(server: Server, path: str, asked: Any = None, **body: Any) -> bytes:
-    arguments = {"vllm_xargs": {"specdec": json.dumps(asked)}} if asked is not None else {}
-    sampling = {"max_tokens": 20, "temperature": 1.0, "seed": 5, "ignore_eos": True}
-    data = json.dumps({"model": "tiny", **sampling, **arguments, **body}).encode()
-    request = urllib.request.Request(f"{server.url}{path}", data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=120) as answer:
-        return answer.read()
-
-
 def figures_of(answer: bytes) -> list[dict[str, Any]]:
     return [choice["specdec"]["figures"] for choice in json.loads(answer)["choices"]]
 
@@ -54,11 +46,10 @@ def figures_of(answer: bytes) -> list[dict[str, Any]]:
 def streamed(answer: bytes) -> dict[int, list[dict[str, Any]]]:
     """By choice, the figures of its events."""
     found: dict[int, list[dict[str, Any]]] = {}
-    for line in answer.decode().split("\n\n"):
-        if line.startswith("data: {"):
-            for choice in json.loads(line.removeprefix("data: "))["choices"]:
-                if "specdec" in choice:
-                    found.setdefault(choice["index"], []).append(choice["specdec"]["figures"])
+    for event in events(answer):
+        for choice in event["choices"]:
+            if "specdec" in choice:
+                found.setdefault(choice["index"], []).append(choice["specdec"]["figures"])
     return found
 
 

@@ -12,6 +12,7 @@ import pytest
 from specdec.demo.servers import Server, free_port
 from specdec.engines.command import server_command
 from specdec.engines.installed import require_vllm
+from tests.engines.vllm.api.asking import ask, events
 from tests.engines.vllm.engine import HEAD, MODEL
 from tests.engines.vllm.steering.reference import activations, greedy, load_model
 from tests.engines.vllm.steering.served import PROGRAMS, Served, make_served
@@ -41,22 +42,6 @@ def server(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     )
     with Server(command, port, folder / "log") as server:
         yield server
-
-
-def ask(server: Server, path: str, asked: Any = None, **body: Any) -> bytes:
-    """The answer as it comes; asked: what stands under "specdec", or None. Seeded, so that it can be asked again."""
-    arguments = {"vllm_xargs": {"specdec": json.dumps(asked)}} if asked is not None else {}
-    sampling = {"max_tokens": 20, "temperature": 1.0, "seed": 5, "ignore_eos": True}
-    data = json.dumps({"model": "tiny", **sampling, **arguments, **body}).encode()
-    request = urllib.request.Request(f"{server.url}{path}", data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=120) as answer:
-        return answer.read()
-
-
-def events(answer: bytes) -> list[dict[str, Any]]:
-    lines = [line.removeprefix("data: ") for line in answer.decode().split("\n\n") if line]
-    assert lines[-1] == "[DONE]"
-    return [json.loads(line) for line in lines[:-1]]
 
 
 def joined(answer: bytes, tokens: str) -> dict[int, dict[str, Any]]:
