@@ -14,8 +14,11 @@ PATIENCE = 120.0  # seconds without a byte, after which an answer counts as lost
 
 
 def session(connections: int) -> aiohttp.ClientSession:
+    """One connection for each request: a server may close one that was kept, for it was idle, in the moment in which
+    the next request goes out on it, and that would be nobody's fault. A connection that is lost here, is one.
+    """
     timeout = aiohttp.ClientTimeout(total=None, sock_read=PATIENCE)
-    return aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=connections + 8))
+    return aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=connections + 8, force_close=True))
 
 
 async def send(
