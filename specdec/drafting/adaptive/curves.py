@@ -5,17 +5,18 @@ In plain Python: it is asked for single numbers several times a step, for which 
 
 from bisect import bisect_left, insort
 
-KNOTS = sorted({round(2 ** (half / 2)) for half in range(26)})  # 1, 2, 3, 4, 6, 8, 11, 16 ... 5793
+KNOTS = [2**power for power in range(14)]  # 1 ... 8192
 SLOWEST = 0.03  # of the share by which a value still moves a knot that has seen many
 OUTLIER = 2.0  # values so many times the expected one count as this: a machine stands still now and then
-SURE = 8  # values, from which on a knot is believed
-# Before that, of an error's share: what is slow at first may be what a shape costs once, and where nothing is known it
-# is better to hope, which will be tried and found out, than to fear, which will not.
-DOWN, UP = 1.0, 0.15
+SURE = 3  # values, from which on a knot is believed
+# Before that, of an error's share: what is slow at first may be what a shape costs once.
+DOWN, UP = 1.0, 0.3
 
 
 class Curve:
-    """Where nothing was seen, the nearest pieces go on in a straight line; of one knot alone, a flat one."""
+    """Where nothing was seen, the nearest pieces go on in a straight line, above no steeper than what is in proportion to
+    the count; of one knot alone, a flat one.
+    """
 
     def __init__(self) -> None:
         self._known: list[int] = []  # places of knots that were seen, in order
@@ -28,8 +29,7 @@ class Curve:
 
     def seen(self, count: float) -> float:
         """How many values the knot nearest to this count has seen."""
-        low, high, share = _between(count)
-        return self._seen[high if share >= 0.5 else low]
+        return self._seen[nearest(count)]
 
     def learn(self, count: float, value: float) -> None:
         """One more value at this count."""
@@ -62,8 +62,14 @@ class Curve:
         if count < x0:
             return max(y0 - slope * (x0 - count), 0.1 * y0)
         if count > x1:
-            return y1 + max(slope, 0.0) * (count - x1)
+            return y1 + min(max(slope, 0.0), y1 / x1) * (count - x1)
         return y0 + slope * (count - x0)
+
+
+def nearest(count: float) -> int:
+    """The number of the knot nearest to a count."""
+    low, high, share = _between(count)
+    return high if share >= 0.5 else low
 
 
 def _between(count: float) -> tuple[int, int, float]:

@@ -9,16 +9,19 @@ all; and from then on a small share of the time goes into steps that are expecte
 fresh.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from specdec.drafting.adaptive.acceptance import RunningAcceptance
 from specdec.drafting.adaptive.costs import Costs
+from specdec.drafting.adaptive.curves import nearest
 
 EVERY = 8  # steps, after which the plan is made anew; at once where the number of requests has changed much
 BETTER = 1.01  # what another number of passes must be expected to gain
 TRIES = 3  # steps of each kind where the number of requests is new
+PATIENCE = 4  # times as many are spent at most: there may be none that tells something
 CROWD, FEWER = 16, 4  # with more requests than that, one step in so many says enough about acceptance
 RARELY = 16  # steps between trials at least
 SHARE = 0.01  # of the time that may be lost by trying what is expected to be worse
@@ -49,6 +52,7 @@ class Planner:
         self._cuts: dict[str, int] = {}
         self._age, self._size = EVERY, 0
         self._budget, self._turn, self._steps = 0.0, 0, 0
+        self._tried: Counter[tuple[int, int]] = Counter()  # by passes, and requests
 
     def learn(self, step: Step, whole: float | None = None) -> None:
         """Of every step that is over, in any order. whole: see Costs.learn."""
@@ -117,12 +121,14 @@ class Planner:
     def _trial(self, requests: int) -> int | None:
         """A number of passes that something is to be learned of; None: none is due."""
         for passes in (self._most, 0):
-            if not self.costs.known(passes, requests, TRIES):
+            here = passes, nearest(requests)
+            if not self.costs.known(passes, requests, TRIES) and self._tried[here] < PATIENCE * TRIES:
+                self._tried[here] += 1
                 return passes
         best = self._choice.passes
         usual = self._choice.seconds[best]
         self._budget = min(self._budget + SHARE * usual, 4 * usual)
-        tried = min((self._most, best + 1, 0, max(best - 1, 0))[self._turn % 4], self._most)
+        tried = self._turn % (self._most + 1)
         if tried == best:
             self._turn += 1
             return None

@@ -68,7 +68,7 @@ class AdaptiveDrafts:
         self._seeded: set[str] = set()
         self._begun: dict[int, float] = {}  # by id of the SchedulerOutput of a step in flight
         self._began = 0.0
-        self._over: tuple[Step, float | None] | None = None  # the last step, and when it began
+        self._over: tuple[Step, float | None] | None = None  # the last step, and when it began; None: a rest follows
 
     def __getitem__(self, requests: int) -> int:
         return self._passes
@@ -108,8 +108,10 @@ class AdaptiveDrafts:
             plain=output.total_num_scheduled_tokens == requests + drafts,
         )  # fmt: skip
         self._learn(None)
-        # Steps that overlap, or that are followed by a rest, do not show what lies between them.
-        self._over = step, began if goes_on and not self._begun else None
+        if self._begun:  # steps overlap: what the host does is hidden behind the device's work
+            self._planner.learn(step, sum(step.phases.values()))
+        else:
+            self._over = step, began if goes_on else None
 
     def _learn(self, now: float | None) -> None:
         """Of the last step, which ends where the next one begins."""
