@@ -95,8 +95,8 @@ def content_of(record: Record, plan: Plan, failed: list[str], args: argparse.Nam
         "tokens": ledger.tokens, "growth": {name: asdict(each) for name, each in growth(record, plan).items()},
         "bounds": {"slope": plan.slope, "rise": plan.rise},
         "counted": {
-            name: record.whole.total(name) for name in sorted({name for name, _ in record.whole.samples})
-            if name.startswith(("specdec_", "vllm:")) and name.endswith("_total") and record.whole.total(name)
+            name: record.whole.total(name) for name in sorted({name for name, _ in record.whole.values})
+            if name.endswith("_total") and record.whole.total(name)
         },
         "samples": [
             {"seconds": round(s.seconds, 1), "clients": s.clients, "tokens": s.tokens,

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from specdec.metrics.scrape import Sums
+
 from .ledger import Audit, Ledger
-from .scrape import Scrape
 from .served import AUDITED
 
 OURS = {"drafted": "specdec_draft_tokens_total", "accepted": "specdec_accepted_tokens_total"}
@@ -20,13 +21,18 @@ THEIRS = {
 }
 
 
-def emitted(scrape: Scrape, **labels: str) -> float:
+def emitted(sums: Sums, **labels: str) -> float:
     """Tokens that the worker has made: one in each step, and the accepted drafts."""
     names = ("specdec_undrafted_steps_total", "specdec_verify_steps_total", "specdec_accepted_tokens_total")
-    return sum(scrape.total(name, **labels) for name in names)
+    return sum(sums.total(name, **labels) for name in names)
 
 
-def check_all(delta: Scrape, ledger: Ledger, drafts: int) -> Iterator[str]:
+def positions(sums: Sums, name: str, **labels: str) -> np.ndarray:
+    """float64 [positions]."""
+    return np.asarray(sums.by_position(name, **labels))
+
+
+def check_all(delta: Sums, ledger: Ledger, drafts: int) -> Iterator[str]:
     """delta: of the whole soak, from rest to rest. drafts: the most that a step has, of one request."""
     generated = delta.total("vllm:generation_tokens_total")
     low, high = ledger.tokens + ledger.seen, ledger.tokens + ledger.most
@@ -46,7 +52,7 @@ def check_all(delta: Scrape, ledger: Ledger, drafts: int) -> Iterator[str]:
     yield from check_audit(delta, ledger.audit, drafts)
 
 
-def check_calm(delta: Scrape, ledger: Ledger) -> Iterator[str]:
+def check_calm(delta: Sums, ledger: Ledger) -> Iterator[str]:
     """delta, ledger: of a time in which nobody left and nothing stopped by text. Nothing is left open."""
     if ledger.loose:
         yield f"{ledger.loose} requests of the calm phase were not served to their end"
@@ -59,16 +65,16 @@ def check_calm(delta: Scrape, ledger: Ledger) -> Iterator[str]:
         delta.total("specdec_verify_steps_total"),
         delta.total("vllm:spec_decode_num_drafts_total"),
     )
-    accepted = delta.by_position("specdec_accepted_tokens_total")
-    theirs = delta.by_position("vllm:spec_decode_num_accepted_tokens_per_pos_total")[: len(accepted)]
+    accepted = positions(delta, "specdec_accepted_tokens_total")
+    theirs = positions(delta, "vllm:spec_decode_num_accepted_tokens_per_pos_total")[: len(accepted)]
     if not np.array_equal(accepted, theirs):
         yield f"accepted by position is {accepted.tolist()}, and {theirs.tolist()} by vLLM's count"
 
 
-def check_each_other(delta: Scrape) -> Iterator[str]:
+def check_each_other(delta: Sums) -> Iterator[str]:
     """What our own counters owe one another, whatever was served."""
     reached, accepted, recovered, drafted = (
-        delta.by_position(f"specdec_{name}_total")
+        positions(delta, f"specdec_{name}_total")
         for name in ("reached_draft_tokens", "accepted_tokens", "recovered_tokens", "draft_tokens")
     )
     if not np.array_equal(reached, accepted + recovered):
@@ -79,20 +85,20 @@ def check_each_other(delta: Scrape) -> Iterator[str]:
     yield from _equal("steps that ended", recovered.sum() + delta.total("specdec_bonus_tokens_total"), steps)
     yield from _equal("specdec_tokens_per_step_sum", delta.total("specdec_tokens_per_step_sum"), steps + accepted.sum())
     # Observed counts are Bernoulli sums around the expected ones; each variance is at most 1/4.
-    expected = delta.by_position("specdec_expected_acceptance_sum_total")
+    expected = positions(delta, "specdec_expected_acceptance_sum_total")
     apart = np.abs(expected - accepted) > 6 * np.sqrt(reached / 4) + 1e-6
     if apart.any():
         yield f"accepted {accepted.tolist()} of {reached.tolist()}, expected {np.round(expected, 1).tolist()}"
 
 
-def check_audit(delta: Scrape, audit: Audit, drafts: int) -> Iterator[str]:
+def check_audit(delta: Sums, audit: Audit, drafts: int) -> Iterator[str]:
     """The tenant's counters are the sums of what its answers said."""
     for name, counter in (
         ("drafted", "draft_tokens"),
         ("reached", "reached_draft_tokens"),
         ("accepted", "accepted_tokens"),
     ):
-        counted = delta.by_position(f"specdec_{counter}_total", tenant=AUDITED)
+        counted = positions(delta, f"specdec_{counter}_total", tenant=AUDITED)
         told = audit.sums.get(name, np.zeros(0))
         size = max(len(counted), len(told))
         if not np.array_equal(np.pad(counted, (0, size - len(counted))), np.pad(told, (0, size - len(told)))):
@@ -104,7 +110,7 @@ def check_audit(delta: Scrape, audit: Audit, drafts: int) -> Iterator[str]:
     yield from _within("the audited tenant's tokens", emitted(delta, tenant=AUDITED), audit.tokens, most)
 
 
-def check_rest(now: Scrape) -> Iterator[str]:
+def check_rest(now: Sums) -> Iterator[str]:
     """now: of a server that nobody asks for anything."""
     for name in (
         "vllm:num_requests_running",

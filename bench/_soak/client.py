@@ -18,7 +18,8 @@ def session(connections: int) -> aiohttp.ClientSession:
     the next request goes out on it, and that would be nobody's fault. A connection that is lost here, is one.
     """
     timeout = aiohttp.ClientTimeout(total=None, sock_read=PATIENCE)
-    return aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=connections + 8, force_close=True))
+    connector = aiohttp.TCPConnector(limit=connections + 8, force_close=True)
+    return aiohttp.ClientSession(timeout=timeout, connector=connector)
 
 
 async def send(

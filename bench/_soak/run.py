@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
+from specdec.metrics.scrape import Scrape, Sums, parse
+
 from .calls import Call
 from .client import send, session
 from .faulty import FAULTS
@@ -15,7 +17,6 @@ from .ledger import Ledger, Texts
 from .material import MODEL_NAME, Material
 from .plan import Phase, Plan
 from .processes import Process, processes_of
-from .scrape import Scrape
 from .served import audited, grammar, plain, repeated
 from .server import STEP, Soaked
 
@@ -41,9 +42,9 @@ class Record:
     texts: Texts = field(default_factory=Texts)
     samples: list[Sample] = field(default_factory=list)
     rests: list[list[Process]] = field(default_factory=list)
-    whole: Scrape = field(default_factory=lambda: Scrape({}))
-    of_calm: Scrape = field(default_factory=lambda: Scrape({}))
-    end: Scrape = field(default_factory=lambda: Scrape({}))
+    whole: Sums = field(default_factory=lambda: Sums({}))
+    of_calm: Sums = field(default_factory=lambda: Sums({}))
+    end: Sums = field(default_factory=lambda: Sums({}))
     healthy: bool = False
     seconds: float = 0.0
 
@@ -162,7 +163,7 @@ class Soak:
             async with session(1) as client:
                 await self._one(client, nobody, *ledgers)
             await asyncio.sleep(1)  # what is counted is published a moment later
-            now = Scrape.of(await asyncio.to_thread(self._server.metrics))
+            now = parse(await asyncio.to_thread(self._server.metrics))
             if not now.total("vllm:num_requests_running") + now.total("vllm:num_requests_waiting"):
                 break
         return now

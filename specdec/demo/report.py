@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specdec.demo.scrape import Acceptance
+from specdec.demo.acceptance import Acceptance
 from specdec.engines.command import Kind
 from specdec.files import replace_file
 

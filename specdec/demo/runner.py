@@ -10,14 +10,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from specdec.demo.acceptance import NO_SPECULATION, acceptance_in
 from specdec.demo.load import LoadResult, send_load
 from specdec.demo.prompts import Prompt
 from specdec.demo.report import TITLES, Measurement, Modes
-from specdec.demo.scrape import NO_SPECULATION, acceptance_between, parse_counters
 from specdec.demo.servers import Server, free_port
 from specdec.engines.command import Kind, server_command
 from specdec.engines.installed import Engine
 from specdec.errors import SpecdecError
+from specdec.metrics.scrape import parse
 
 # A compiled server of ours with its loads takes about this long (seconds); with less left, the last run is eager.
 COMPILED_RUN = 130.0
@@ -111,14 +112,14 @@ class Demo:
         """A few requests to warm up, then the counted load between two scrapes."""
         try:
             self._send(server, self.prompts[: max(2, concurrency)], concurrency, "warm-up", tokens=24)
-            before = parse_counters(server.metrics())
+            before = parse(server.metrics())
             result = self._send(server, self.prompts, concurrency, f"{concurrency} at a time", self.plan.output_tokens)
-            after = parse_counters(server.metrics())
+            after = parse(server.metrics())
         except (SpecdecError, OSError) as error:
             time.sleep(1)  # a dying server needs a moment to be seen as dead
             server.check_alive()
             raise SpecdecError(f"{error} {server.last_words()}") from None
-        acceptance = NO_SPECULATION if kind == "none" else acceptance_between(before, after)
+        acceptance = NO_SPECULATION if kind == "none" else acceptance_in(after.since(before))
         length = "" if acceptance.length is None else f", acceptance length {acceptance.length:.2f}"
         self.console.print(f"  {concurrency} at a time: {result.tokens_per_second:.1f} tokens/s{length}")
         return Measurement(result.tokens_per_second, result.first_token_ms, acceptance, command)

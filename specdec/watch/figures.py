@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from specdec.watch.scrape import Scrape, Sums
+from specdec.metrics.scrape import Scrape, Sums
 
 PHASES = ("target", "verify", "draft")
 

@@ -4,8 +4,9 @@ from collections import deque
 
 from rich.console import RenderableType
 
+from specdec.metrics.scrape import Scrape
 from specdec.watch.figures import figures, state
-from specdec.watch.scrape import Scrape, scrape
+from specdec.watch.scrape import scrape
 from specdec.watch.table import render
 
 

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
+from specdec.demo.acceptance import NO_SPECULATION, Acceptance
 from specdec.demo.page import html_page
 from specdec.demo.report import Measurement, build_report, write_report
-from specdec.demo.scrape import NO_SPECULATION, Acceptance
 from specdec.demo.table import HEADINGS, rows, terminal_table
 
 OURS = Acceptance(2.5, (0.8, 0.5, 0.2), (0.79, 0.63, 0.41), (0.8, 0.625, 0.4))

@@ -4,9 +4,9 @@ import pytest
 from rich.console import Console
 
 from specdec.demo import runner
+from specdec.demo.acceptance import Acceptance
 from specdec.demo.report import Measurement
 from specdec.demo.runner import Demo, Plan
-from specdec.demo.scrape import Acceptance
 from specdec.engines.installed import Engine
 
 

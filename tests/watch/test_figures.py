@@ -3,8 +3,8 @@
 import pytest
 from rich.console import Console
 
+from specdec.metrics.scrape import Sums, parse
 from specdec.watch.figures import Position, State, figures, state
-from specdec.watch.scrape import Sums, parse
 from specdec.watch.table import render
 
 TEXT = """\

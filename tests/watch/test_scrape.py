@@ -10,7 +10,7 @@ import pytest
 from specdec.demo.servers import free_port
 from specdec.errors import SpecdecError
 from specdec.metrics.counters import StepCounters
-from specdec.watch.scrape import metrics_url, parse, scrape
+from specdec.watch.scrape import metrics_url, scrape
 from tests.helpers.traffic import Exporter, record_steps
 
 LABELS = {"model_name": "m", "head": "h"}
@@ -85,8 +85,3 @@ def test_a_server_without_figures_of_ours(tmp_path: Path) -> None:
         pytest.raises(SpecdecError, match=r"shows no figures of specdec.*--worker-cls"),
     ):
         scrape(f"{server.url}/metrics")
-
-
-def test_other_metrics_are_left_out() -> None:
-    text = "# TYPE process_x gauge\nprocess_x 1\n# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 2\n"
-    assert [name for name, _ in parse(text).values] == ["vllm:num_requests_running"]

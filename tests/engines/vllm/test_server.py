@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from specdec.demo.scrape import parse_counters
 from specdec.demo.servers import Server, free_port
 from specdec.engines.command import Kind, server_command
 from specdec.engines.installed import require_vllm
+from specdec.metrics.scrape import parse
 from tests.engines.vllm.engine import HEAD, MODEL
 
 # float32: a request's greedy tokens do not depend on what shares its batch.
@@ -48,22 +48,19 @@ def post(server: Server, body: dict) -> dict:
 
 def test_streams_and_counts_reach_the_metrics_endpoint(server: Server, prompts: list[list[int]]) -> None:
     """Counters made in the engine's process are those that /metrics shows, and equal vLLM's own."""
-    before = parse_counters(server.metrics())
+    before = parse(server.metrics())
     for ids in prompts[:4]:
         answer = post(server, {"prompt": ids, "max_tokens": 32, "temperature": 1.0, "ignore_eos": True})
         assert answer["usage"]["completion_tokens"] == 32
     time.sleep(1)  # vLLM publishes its own counters once a step has been reported
-    after = parse_counters(server.metrics())
-    for ours, theirs in [
-        ("specdec_draft_tokens_total", "vllm:spec_decode_num_draft_tokens_total"),
-        ("specdec_accepted_tokens_total", "vllm:spec_decode_num_accepted_tokens_total"),
-    ]:
-        mine = sum(v - before.get(k, 0) for k, v in after.items() if k[0] == ours)
-        vllm = after[(theirs, None)] - before.get((theirs, None), 0)
-        assert mine == vllm > 0
-    expected = sum(v for k, v in after.items() if k[0] == "specdec_expected_acceptance_sum_total")
-    observed = sum(v for k, v in after.items() if k[0] == "specdec_accepted_tokens_total")
-    reached = sum(v for k, v in after.items() if k[0] == "specdec_reached_draft_tokens_total")
+    grown = parse(server.metrics()).since(before)
+    for what in ("draft", "accepted"):
+        theirs = grown.total(f"vllm:spec_decode_num_{what}_tokens_total")
+        assert grown.total(f"specdec_{what}_tokens_total") == theirs > 0
+    expected, observed, reached = (
+        grown.total(f"specdec_{name}_total")
+        for name in ("expected_acceptance_sum", "accepted_tokens", "reached_draft_tokens")
+    )
     # Observed counts are Bernoulli sums around the expected ones: within 5 standard deviations.
     assert abs(expected - observed) < 5 * (reached * 0.25) ** 0.5
     assert 'specdec_tokens_per_step_bucket{head="head",le="1.0",model_name="tiny",tenant=""}' in server.metrics()

@@ -16,10 +16,10 @@ from bench._soak.material import Material
 from bench._soak.plan import Plan
 from bench._soak.processes import Process, rise, slope
 from bench._soak.run import Record, Sample, Soak
-from bench._soak.scrape import Scrape
 from bench._soak.served import AUDITED
 from bench._soak.server import LENGTH, Soaked, settings_of, soaked
 from bench._soak.verdict import Growth, growth, verdict
+from specdec.metrics.scrape import Sums
 from tests.engines.vllm.engine import HEAD, MODEL
 
 SAE, CORPUS = MODEL.parent / "sae", MODEL.parent / "corpus.py"
@@ -61,9 +61,9 @@ def test_a_minute_of_everything(done: Done) -> None:
     assert done.record.whole.total("specdec_accepted_tokens_total") > 100
 
 
-def one_more(scrape: Scrape, name: str, **labels: str) -> Scrape:
-    key = next(key for key in scrape.samples if key[0] == name and set(labels.items()) <= key[1])
-    return Scrape({**scrape.samples, key: scrape.samples[key] + 1})
+def one_more(sums: Sums, name: str, **labels: str) -> Sums:
+    key = next(key for key in sums.values if key[0] == name and set(labels.items()) <= key[1])
+    return Sums({**sums.values, key: sums.values[key] + 1})
 
 
 @pytest.mark.slow

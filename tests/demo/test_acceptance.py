@@ -2,7 +2,8 @@
 
 import pytest
 
-from specdec.demo.scrape import Acceptance, acceptance_between, parse_counters
+from specdec.demo.acceptance import Acceptance, acceptance_in
+from specdec.metrics.scrape import Sums, parse
 
 VLLM = """\
 # TYPE vllm:spec_decode_num_drafts counter
@@ -39,24 +40,9 @@ BEFORE = VLLM.format(drafts=100, accepted=150, first=90, second=60)
 AFTER = VLLM.format(drafts=110, accepted=160, first=98, second=62)
 
 
-def test_parse_keeps_the_counters_about_speculation():
-    counters = parse_counters(BEFORE + OURS)
-    assert counters[("vllm:spec_decode_num_drafts_total", None)] == 100
-    assert counters[("vllm:spec_decode_num_accepted_tokens_per_pos_total", 1)] == 60
-    assert counters[("specdec_expected_acceptance_sum_total", 0)] == 7.5
-    assert all(name.endswith("_total") and "generation" not in name for name, _ in counters)
-
-
-def test_engines_are_added_up():
-    second = "\n".join(line for line in BEFORE.replace('engine="0"', 'engine="1"').splitlines() if line[0] != "#")
-    lines = BEFORE.splitlines() + second.splitlines()
-    counters = parse_counters("\n".join(lines) + "\n")
-    assert counters[("vllm:spec_decode_num_drafts_total", None)] == 200
-
-
 def test_figures_are_of_what_happened_between_the_scrapes():
     """10 drafts, 10 tokens accepted: 8 at the first position, 2 at the second, nothing reached the third."""
-    found = acceptance_between(parse_counters(BEFORE), parse_counters(AFTER + OURS))
+    found = acceptance_in(parse(AFTER + OURS).since(parse(BEFORE)))
     assert found.length == pytest.approx(2.0)
     assert found.accepted == pytest.approx((0.8, 0.2))
     assert found.expected == pytest.approx((0.75, 0.35))
@@ -64,10 +50,10 @@ def test_figures_are_of_what_happened_between_the_scrapes():
 
 
 def test_stock_servers_have_no_figures_of_ours():
-    found = acceptance_between(parse_counters(BEFORE), parse_counters(AFTER))
+    found = acceptance_in(parse(AFTER).since(parse(BEFORE)))
     assert found.length == pytest.approx(2.0) and found.expected is None and found.observed is None
 
 
 def test_nothing_drafted():
-    assert acceptance_between(parse_counters(AFTER), parse_counters(AFTER)) == Acceptance()
-    assert acceptance_between({}, {}) == Acceptance()
+    assert acceptance_in(parse(AFTER).since(parse(AFTER))) == Acceptance()
+    assert acceptance_in(Sums({})) == Acceptance()
