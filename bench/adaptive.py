@@ -7,7 +7,7 @@ another order each round. Greedy tokens must be the same with each. Beside it an
     uniform     all requests at temperature 1, at concurrency 1, 4, 16, 64
     mixed       greedy, nucleus, temperature 1 and hot requests together, at concurrency 1, 16, 64, 4 by turns
 
-    python bench/adaptive.py                       about a quarter of an hour on two cores
+    python bench/adaptive.py                       about 25 minutes on two cores
     python bench/adaptive.py --rounds 3 --output /tmp/adaptive.json
 """
 
@@ -51,7 +51,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, default=EXAMPLE / "model")
     parser.add_argument("--head", type=Path, default=EXAMPLE / "head")
     parser.add_argument("--corpus", type=Path, default=EXAMPLE / "corpus.py", help="where prompts come from")
-    parser.add_argument("--rounds", type=int, default=12, help="in each of which every contestant has its turn")
+    parser.add_argument("--rounds", type=int, default=8, help="in each of which every contestant has its turn")
     parser.add_argument("--concurrency", type=int, nargs="*", default=CONCURRENCY, help="of the uniform loads")
     parser.add_argument("--no-mixed", action="store_true", help="leave the mixed load out")
     parser.add_argument("--tokens", type=int, default=64, help="that a request generates")
@@ -66,7 +66,7 @@ class Loads:
         self._prompts, self._tokens = prompts, tokens
 
     def uniform(self, concurrency: int, turn: int, temperature: float = 1.0) -> list[Load]:
-        count = {1: 3, 4: 12}.get(concurrency, 2 * concurrency)
+        count = {1: 8, 4: 36, 16: 96, 64: 192}.get(concurrency, 3 * concurrency)
         return [self._load(concurrency, count, turn, ({"temperature": temperature},))]
 
     def shapes(self, most: int) -> list[Load]:
@@ -81,7 +81,7 @@ class Loads:
         return found
 
     def mixed(self, turn: int) -> list[Load]:
-        counts = {1: 2, 4: 8, 16: 24, 64: 64}
+        counts = {1: 4, 4: 16, 16: 48, 64: 128}
         return [self._load(concurrency, counts[concurrency], turn, KINDS) for concurrency in PHASES]
 
     def _load(self, concurrency: int, count: int, turn: int, kinds: Sequence[dict[str, Any]]) -> Load:

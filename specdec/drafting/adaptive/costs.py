@@ -8,7 +8,9 @@ step spends on anything else: the head over all rows, its passes over the reques
 passes; a number that no such step has had yet is taken to lie on the line between its neighbours that some have had.
 """
 
-from specdec.drafting.adaptive.curves import Curve
+from specdec.drafting.adaptive.curves import SURE, Curve
+
+RECENT = 64  # different numbers of rows
 
 
 class Costs:
@@ -17,16 +19,28 @@ class Costs:
     def __init__(self) -> None:
         self._target = Curve()
         self._beside: dict[int, Curve] = {}
+        self._met: dict[int, None] = {}  # numbers of rows, the one met last at the end
 
     def learn(self, rows: int, passes: int, requests: int, phases: dict[str, float], whole: float | None) -> None:
         """phases: seconds of "target", "verify" and "draft" of a step, those that are known; whole: of all of it, None
         where something else came between."""
         if "target" not in phases:
             return
+        if self._is_new(rows) and self._target.seen(rows) >= SURE:
+            return
         target = phases["target"] + phases.get("verify", 0.0)
         self._target.learn(rows, target)
         if whole is not None:
             self._beside.setdefault(passes, Curve()).learn(requests, max(whole - target, 0.0))
+
+    def _is_new(self, rows: int) -> bool:
+        """Whether a step had so many rows lately. The first one is slower: see plan.rounded_up."""
+        new = rows not in self._met
+        self._met.pop(rows, None)
+        self._met[rows] = None
+        if len(self._met) > RECENT:
+            del self._met[next(iter(self._met))]
+        return new
 
     def known(self, passes: int, requests: int, enough: int) -> bool:
         """Whether steps with so many passes and requests have been seen often enough."""

@@ -14,8 +14,8 @@ DOWN, UP = 1.0, 0.3
 
 
 class Curve:
-    """Where nothing was seen, the nearest pieces go on in a straight line, above no steeper than what is in proportion to
-    the count; of one knot alone, a flat one.
+    """Where nothing was seen, the nearest pieces go on in a straight line, above no steeper than in proportion to the
+    count; of one knot alone, a flat one.
     """
 
     def __init__(self) -> None:

@@ -23,6 +23,7 @@ BETTER = 1.01  # what another number of passes must be expected to gain
 TRIES = 3  # steps of each kind where the number of requests is new
 PATIENCE = 4  # times as many are spent at most: there may be none that tells something
 CROWD, FEWER = 16, 4  # with more requests than that, one step in so many says enough about acceptance
+TRIAL = 3  # steps of a trial: the rows of the first are those that were asked for before it, of the second are new
 RARELY = 16  # steps between trials at least
 SHARE = 0.01  # of the time that may be lost by trying what is expected to be worse
 
@@ -52,6 +53,7 @@ class Planner:
         self._cuts: dict[str, int] = {}
         self._age, self._size = EVERY, 0
         self._budget, self._turn, self._steps = 0.0, 0, 0
+        self._trying, self._left = most, 0  # the number of passes that is tried, for so many steps yet
         self._tried: Counter[tuple[int, int]] = Counter()  # by passes, and requests
 
     def learn(self, step: Step, whole: float | None = None) -> None:
@@ -111,11 +113,15 @@ class Planner:
     ) -> tuple[float, int, dict[str, int]]:
         """With drafts left out that are not worth their row: tokens per second, passes, drafts of each request."""
         requests = len(request_ids)
-        kept = reach[:, :passes] >= rate * self.costs.per_row(requests * (1 + passes))
-        counts = kept.sum(1)
-        rows, left = requests + int(counts.sum()), int(counts.max(initial=0))
-        seconds = self.costs.seconds(rows, left, requests)
-        tokens = requests + float((reach[:, :passes] * kept).sum())
+        drafts = reach[:, :passes]
+        worth = int(np.count_nonzero(drafts >= rate * self.costs.per_row(requests * (1 + passes))))
+        kept = min(rounded_up(requests + worth) - requests, drafts.size) if worth else 0
+        # A request's later drafts are reached less often than its earlier ones: the best are the first of each.
+        best = np.argsort(-drafts, axis=None, kind="stable")[:kept]
+        counts = np.bincount(best // passes, minlength=requests)
+        left = int(counts.max(initial=0))
+        seconds = self.costs.seconds(requests + kept, left, requests)
+        tokens = requests + float(drafts.flat[best].sum())
         return tokens / max(seconds, 1e-9), left, dict(zip(request_ids, counts.tolist(), strict=True))
 
     def _trial(self, requests: int) -> int | None:
@@ -125,6 +131,9 @@ class Planner:
             if not self.costs.known(passes, requests, TRIES) and self._tried[here] < PATIENCE * TRIES:
                 self._tried[here] += 1
                 return passes
+        if self._left:
+            self._left -= 1
+            return self._trying
         best = self._choice.passes
         usual = self._choice.seconds[best]
         self._budget = min(self._budget + SHARE * usual, 4 * usual)
@@ -133,13 +142,24 @@ class Planner:
             self._turn += 1
             return None
         rates = self._choice.rates
-        lost = self._choice.seconds[tried] * max(1 - rates[tried] / max(rates[best], 1e-9), 0.0)
+        lost = TRIAL * self._choice.seconds[tried] * max(1 - rates[tried] / max(rates[best], 1e-9), 0.0)
         price = lost + SHARE * RARELY * usual
         if self._budget < price:
             return None
         self._budget -= price
         self._turn += 1
+        self._trying, self._left = tried, TRIAL - 1
         return tried
+
+
+def rounded_up(rows: int) -> int:
+    """To a number of rows that others are rounded to as well, an eighth more at most.
+
+    What runs a step keeps something for each number of rows: vLLM on a CPU a few compiled multiplications, on a GPU
+    CUDA graphs, into the next larger of which the rows are padded.
+    """
+    grain = max(1, (1 << rows.bit_length()) // 16)
+    return -(-rows // grain) * grain
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from specdec.drafting.adaptive import Planner, Step
+from specdec.drafting.adaptive.plan import rounded_up
 
 MOST = 5
 
@@ -21,7 +22,10 @@ class World:
     once: float = 5e-4  # a pass of the head
     rest: float = 1e-3
     rest_per_row: float = 0.0  # of the engine's work around a step, which no phase shows
+    waits: bool = False  # rows of steps without drafts wait for the head (engines/vllm/waiting.py)
     noise: float = 0.1
+    drift: float = 0.0  # of the machine's speed: its logarithm wanders by so much, slowly; `seconds` are without it
+    new_rows: float = 0.0  # share by which a number of rows is dearer that the last sixty-four did not have
     seed: int = 0
     tokens: float = 0.0
     seconds: float = 0.0
@@ -29,12 +33,16 @@ class World:
 
     def __post_init__(self) -> None:
         self.random = np.random.default_rng(self.seed)
+        self.slow, self.met = 0.0, list[int]()
 
     def phases(self, rows: int, passes: int) -> dict[str, float]:
         # Twice the rows of a vector unit's width are no dearer than once: costs have steps.
-        target = self.fixed + self.row * 4 * np.ceil(rows / 4)
-        draft = self.head * (1 + rows / 50) + passes * self.once
-        return {name: s * self.random.lognormal(0, self.noise) for name, s in (("target", target), ("draft", draft))}
+        target = (self.fixed + self.row * 4 * np.ceil(rows / 4)) * (1 + self.new_rows * (rows not in self.met))
+        self.met = [rows, *(known for known in self.met if known != rows)][:64]
+        found = {"target": target}
+        if passes or not self.waits:
+            found["draft"] = self.head * (1 + rows / 50) + passes * self.once
+        return {name: seconds * self.random.lognormal(0, self.noise) for name, seconds in found.items()}
 
     def step(self, counts: dict[str, int], passes: int) -> tuple[Step, float]:
         """With all that it takes, in seconds. counts: drafts verified in it; passes: of the head behind it."""
@@ -51,6 +59,8 @@ class World:
                 self.tokens += going
             self.tokens += 1
         self.seconds += whole
+        self.slow += self.random.normal(0, self.drift / 10) - self.slow / 200
+        phases, whole = {name: value * np.exp(self.slow) for name, value in phases.items()}, whole * np.exp(self.slow)
         self.passes.append(passes)
         drafts = list(counts.values())
         return Step(rows, passes, len(counts), list(counts), drafts, probability, phases), whole
@@ -87,6 +97,10 @@ SERVERS = {
     "many, dear rows": World(requests(64, 0.7), row=6e-4),
     "many, cheap rows": World(requests(64, 0.7), row=1e-6),
     "dear head": World(requests(4, 0.7), once=4e-3),
+    "few, rows wait": World(requests(3, 0.7), waits=True),
+    "many, rows wait, hopeless": World(requests(64, 0.1), waits=True),
+    "a machine that drifts": World(requests(16, 0.7), row=2e-4, drift=0.15),
+    "new numbers of rows are dear": World(requests(64, 0.7), row=2e-4, new_rows=0.3),
     "dear rows outside of the phases": World(requests(16, 0.7), row=5e-5, rest_per_row=2e-4),
 }
 
@@ -127,6 +141,26 @@ def test_hard_requests_get_fewer_drafts_than_easy_ones_beside_them() -> None:
     assert easy >= hard + 1
 
 
+def test_steps_with_cut_drafts_have_few_different_numbers_of_rows() -> None:
+    """Every new one costs a server something (here nothing: it is looked at what is planned)."""
+    rng = np.random.default_rng(0)
+    world = World({f"r{i}": float(rng.uniform(0.05, 0.95)) for i in range(48)}, row=4e-5)
+    planner, rows = Planner(MOST), list[int]()
+    run(world, 100, planner)
+    for _ in range(60):
+        run(world, 8, planner)
+        counts = [planner.count(name) for name in world.acceptance]
+        if len(set(counts)) > 1:
+            rows.append(48 + sum(counts))
+    assert len(rows) > 30, "little is cut: the test would prove nothing"
+    assert all(rounded_up(count) == count for count in rows) and len(set(rows)) < 8
+
+
+def test_rows_are_rounded_up_by_an_eighth_at_most() -> None:
+    found = [rounded_up(rows) for rows in range(1, 2000)]
+    assert all(rows <= to <= 1.125 * rows for rows, to in enumerate(found, 1)) and len(set(found)) < 80
+
+
 def test_it_follows_when_the_text_changes() -> None:
     world, planner = World(requests(1, 0.02)), Planner(MOST)
     run(world, 1000, planner)
@@ -142,6 +176,18 @@ def test_the_share_of_trials_is_bounded() -> None:
     run(world, 2000, planner)
     common = max(set(world.passes[-2000:]), key=world.passes[-2000:].count)
     assert np.mean(np.asarray(world.passes[-2000:]) != common) < 0.12
+
+
+def test_a_crowd_that_thins_out_is_not_spent_on_trials() -> None:
+    """Sixteen requests that end one by one, again and again: each number of them is met in a few steps a round."""
+    world, planner = World({}, waits=True), Planner(MOST)
+    for turn in range(12):
+        for left in range(16, 0, -1):
+            world.acceptance = {f"r{turn}.{i}": 0.85 for i in range(left)}
+            run(world, 4, planner)
+        if turn == 2:
+            world.passes.clear()
+    assert np.mean(np.asarray(world.passes) == 0) < 0.05
 
 
 def test_a_machine_that_stands_still_does_not_change_the_plan() -> None:

@@ -90,6 +90,17 @@ def test_counters(drafted: Outcome) -> None:
     assert accepted / drafts > 0.3
 
 
+def test_drafting_that_adapts(prompts: list[list[int]], plain: Outcome) -> None:
+    """Steps overlap, so a step's drafts are cut before they are drawn."""
+    greedy = {"prompts": [[*ids, THINK] for ids in prompts[:2]], "params": {**GREEDY, "max_tokens": 64}}
+    jobs = [greedy, {"prompts": prompts[:4], "params": {**SAMPLED, "logprobs": None}}]
+    found = run_v2({**ours(3, settings={"drafts": {"count": "adaptive"}}), **ENGINE}, jobs)
+    assert [ids[:16] for ids in found.tokens(0)] == plain.tokens(0)
+    undrafted = found.specdec["specdec_undrafted_steps_total"]
+    assert undrafted > 6, "more than the requests' first steps: some asked for no drafts"
+    assert found.specdec["specdec_accepted_tokens_total{0}"] > 0 == found.specdec["specdec_lost_draft_rows_total"]
+
+
 def crowded_jobs(prompts: list[list[int]]) -> list[dict]:
     """Prompts of 2 tokens start all at once, and their drafts are more than the budget; those of 28 tokens ask for a
     second block of 32 after a step or two."""
