@@ -1,7 +1,7 @@
 """What do the metrics cost, in tokens per second?
 
 One real engine, compiled, in which counting is switched off and on between batches, so that nothing else differs: off
-is what "metrics": {"enabled": false} makes at the start (no counters, no exact look at one step in 32, no times of
+is what "metrics": {"enabled": false} makes at the start (no counters, no exact look at one step in 64, no times of
 phases). Greedy tokens must be the same with both, the counters must stand still and move. Then pairs of batches, off
 and on, on and off, in turns: requests with seeds, so that each batch has the same steps. Single batches vary by several
 percent, pairs of neighbours by less.

@@ -19,7 +19,7 @@ def watch(
     """Show what a server that runs specdec does at the moment.
 
     Acceptance by position, observed beside expected; tokens per step and per second; requests; entropy of the target;
-    time of each phase. "exact" is the overlap of draft and target, of one step in 32; "ever": since the server started.
+    time of each phase. "exact" is the overlap of draft and target, of one step in 64; "ever": since the server started.
     Ctrl-C ends it. The server shows much the same as a page, at http://HOST:PORT/specdec.
 
     Examples:

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import uuid
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from specdec.metrics.buckets import ENTROPY, SECONDS
 
 MAX_POSITIONS = 16  # draft positions told apart; vLLM heads are served with at most a handful
-EVERY = 32  # verify steps, of which one is looked at exactly (exact.py)
+EVERY = 64  # verify steps, of which one is looked at exactly (exact.py)
 PHASES = ("target", "verify", "draft")
 FIELDS = {
     "steps": 1,
@@ -40,6 +41,7 @@ FIELDS = {
     **{f"{phase}_seconds_sum": 1 for phase in PHASES},
 }
 GAUGES = {"draft_rows_bytes": 1, "steering_programs": 1, "drafts_per_step": 1}
+MEANS = ("drafts_per_step",)  # of gauges: of several workers (data parallel) the mean is told, of others the sum
 SIZE = sum(FIELDS.values()) + sum(GAUGES.values())
 NUM_GAUGES = sum(GAUGES.values())  # the last cells
 DIRECTORY_VARIABLE = "SPECDEC_METRICS_DIR"
@@ -76,17 +78,24 @@ class CellFile:
 
 
 def read_all(directory: Path) -> dict[Labels, np.ndarray]:
-    """labels -> cells [SIZE] of all worker files in the directory, added up."""
+    """labels -> cells [SIZE] of all worker files in the directory, added up; MEANS over those whose owners live."""
     sums: dict[Labels, np.ndarray] = {}
+    living: Counter[Labels] = Counter()
     for path in sorted(directory.glob("*.cells")):
         labels = tuple(sorted(json.loads(path.with_suffix(".json").read_text()).items()))
         with path.open("rb") as file:
             cells = np.fromfile(file, np.float64)
             if cells.size != SIZE:  # another version's
                 continue
-            if not _owned(file.fileno()):
+            if _owned(file.fileno()):
+                living[labels] += 1
+            else:
                 cells[-NUM_GAUGES:] = 0
         sums[labels] = sums.get(labels, np.zeros(SIZE)) + cells
+    for labels, cells in sums.items():
+        views = layout(cells)
+        for gauge in MEANS:
+            views[gauge] /= max(living[labels], 1)
     return sums
 
 

@@ -83,7 +83,9 @@ GAUGES = {
     # specdec_steering_programs
     "steering_programs": Told("specdec_steering_programs", "Different steering programs of the running requests."),
     # avg_over_time(specdec_drafts_per_step[5m])
-    "drafts_per_step": Told("specdec_drafts_per_step", "Drafts per request that the last step asked the head for."),
+    "drafts_per_step": Told(
+        "specdec_drafts_per_step", "Drafts per request that the last step asked the head for: the mean over engines."
+    ),
 }
 
 

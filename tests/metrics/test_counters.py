@@ -103,7 +103,7 @@ def test_gauges_are_of_workers_that_live(tmp_path: Path) -> None:
     script = (
         "import sys, pathlib; from specdec.metrics.counters import StepCounters; "
         "c = StepCounters(pathlib.Path(sys.argv[1]), {'model_name': 'tiny'}); c.set('draft_rows_bytes', 7); "
-        "c.record_lost(3); print('ready', flush=True); sys.stdin.read()"
+        "c.set('drafts_per_step', 1); c.record_lost(3); print('ready', flush=True); sys.stdin.read()"
     )
     call = [sys.executable, "-c", script, str(tmp_path)]
     with subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
@@ -111,9 +111,13 @@ def test_gauges_are_of_workers_that_live(tmp_path: Path) -> None:
         worker.stdout.readline()
         mine = StepCounters(tmp_path, {"model_name": "tiny"})
         mine.set("draft_rows_bytes", 100)
-        assert samples(tmp_path)["specdec_draft_rows_bytes"] == 107
+        mine.set("drafts_per_step", 4)
+        found = samples(tmp_path)
+        assert found["specdec_draft_rows_bytes"] == 107
+        assert found["specdec_drafts_per_step"] == 2.5, "of two engines, the mean"
         worker.kill()
     found = samples(tmp_path)
+    assert found["specdec_drafts_per_step"] == 4
     assert found["specdec_draft_rows_bytes"] == 100 and found["specdec_lost_draft_rows_total"] == 3
 
 

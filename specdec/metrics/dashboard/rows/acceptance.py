@@ -23,7 +23,7 @@ ACCEPTANCE = Row(
             "Acceptance by position: exact",
             "timeseries",
             (Query(EXACT, "exact {{position}}"), Query(EXPECTED, "expected {{position}}", dashed=True)),
-            "The exact overlap, the sum of min(p, q) over the vocabulary, of one step in 32 (token rule only). It "
+            "The exact overlap, the sum of min(p, q) over the vocabulary, of one step in 64 (token rule only). It "
             "does not look at the token drawn, so it alone shows a wrongly stored q.",
             "percentunit",
             width=12,
@@ -83,7 +83,7 @@ ACCEPTANCE = Row(
                     "{{entropy}} nats",
                 ),
             ),
-            "By the entropy of the target where the draft stands (one step in 32). Acceptance falls where the "
+            "By the entropy of the target where the draft stands (one step in 64). Acceptance falls where the "
             "target is unsure; one that falls at low entropy too is a head that no longer fits its model.",
             "percentunit",
             most=1,

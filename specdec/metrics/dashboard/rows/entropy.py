@@ -11,7 +11,7 @@ ENTROPY = Row(
             "heatmap",
             (Query(rate("specdec_target_entropy_nats_bucket", "le"), "{{le}}"),),
             "Nats, of the distribution that tokens are sampled from, temperature and filters applied; 0 for greedy "
-            "requests. One step in 32.",
+            "requests. One step in 64.",
             "short",
             width=12,
         ),
