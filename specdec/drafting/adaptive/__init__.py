@@ -1,7 +1,7 @@
 """How many drafts a step should have: as many as make the most tokens per second, by what the server itself shows.
 
     curves.py      a function of a count, learned from noisy values
-    costs.py       what a step takes: target and verify by its rows, all else by passes of the head and requests
+    costs.py       what a step takes: as a whole by passes of the head and requests, less what rows left out save
     acceptance.py  how likely drafts are to be accepted: by position, and by request
     plan.py        the number of drafts of each request, and of passes of the head, that follows
 

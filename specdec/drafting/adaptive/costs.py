@@ -1,11 +1,11 @@
 """What a step takes, in seconds.
 
-    seconds(rows, passes, requests) = target(rows) + beside(passes, requests)
+    seconds(rows, passes, requests) = usual(passes, requests) + target(rows) - target(requests · (1 + passes))
 
-rows: of the target's forward, which are verified too: a request's drafts and one more. It is the step before that asked
-for these drafts, so the two parts are learned apart: a step may have many rows and make few passes. Beside is what the
-step spends on anything else: the head over all rows, its passes over the requests, what the engine does around it. By
-passes; a number that no such step has had yet is taken to lie on the line between its neighbours that some have had.
+usual: of a step that goes on as those before it did, where every request has as many drafts to verify as the head makes
+passes. As it was measured, whole: what takes no part in the comparison of two numbers of drafts does no harm then. A
+number that no such step has had yet is taken to lie on the line between its neighbours that some have had. target: of
+its forward and of verifying, by rows, which are a request's drafts and one more: what leaving drafts out saves.
 """
 
 from specdec.drafting.adaptive.curves import SURE, Curve
@@ -18,23 +18,23 @@ class Costs:
 
     def __init__(self) -> None:
         self._target = Curve()
-        self._beside: dict[int, Curve] = {}
+        self._usual: dict[int, Curve] = {}
+        self._passes = -1  # of the step before
         self._met: dict[int, None] = {}  # numbers of rows, the one met last at the end
 
     def learn(self, rows: int, passes: int, requests: int, phases: dict[str, float], whole: float | None) -> None:
         """phases: seconds of "target", "verify" and "draft" of a step, those that are known; whole: of all of it, None
         where something else came between."""
-        if "target" not in phases:
+        goes_on, self._passes = passes == self._passes, passes
+        if "target" not in phases or (self._is_new(rows) and self._target.seen(rows) >= SURE):
             return
-        if self._is_new(rows) and self._target.seen(rows) >= SURE:
-            return
-        target = phases["target"] + phases.get("verify", 0.0)
-        self._target.learn(rows, target)
-        if whole is not None:
-            self._beside.setdefault(passes, Curve()).learn(requests, max(whole - target, 0.0))
+        self._target.learn(rows, phases["target"] + phases.get("verify", 0.0))
+        # It is the step before that asked for these drafts: one that begins or ends something has other rows.
+        if whole is not None and goes_on:
+            self._usual.setdefault(passes, Curve()).learn(requests, whole - self._saved(rows, passes, requests))
 
     def _is_new(self, rows: int) -> bool:
-        """Whether a step had so many rows lately. The first one is slower: see plan.rounded_up."""
+        """Whether no step had so many rows lately. The first one is slower: see plan.rounded_up."""
         new = rows not in self._met
         self._met.pop(rows, None)
         self._met[rows] = None
@@ -42,24 +42,27 @@ class Costs:
             del self._met[next(iter(self._met))]
         return new
 
+    def _saved(self, rows: float, passes: int, requests: int) -> float:
+        return self._target.at(rows) - self._target.at(requests * (1 + passes))
+
     def known(self, passes: int, requests: int, enough: int) -> bool:
         """Whether steps with so many passes and requests have been seen often enough."""
-        return passes in self._beside and self._beside[passes].seen(requests) >= enough
+        return passes in self._usual and self._usual[passes].seen(requests) >= enough
 
     def seconds(self, rows: float, passes: int, requests: int) -> float:
         """Of a step."""
-        return self._target.at(rows) + self._beside_at(passes, requests)
+        return self._usual_at(passes, requests) + self._saved(rows, passes, requests)
 
-    def _beside_at(self, passes: int, requests: int) -> float:
-        seen = sorted(k for k, curve in self._beside.items() if curve.seen(requests)) or sorted(self._beside)
+    def _usual_at(self, passes: int, requests: int) -> float:
+        seen = sorted(k for k, curve in self._usual.items() if curve.seen(requests)) or sorted(self._usual)
         if not seen:
-            return 0.0
+            return self._target.at(requests * (1 + passes))
         below = max((k for k in seen if k <= passes), default=seen[0])
         above = min((k for k in seen if k >= passes), default=seen[-1])
-        low = self._beside[below].at(requests)
+        low = self._usual[below].at(requests)
         if below == above:
             return low
-        return low + (passes - below) / (above - below) * (self._beside[above].at(requests) - low)
+        return low + (passes - below) / (above - below) * (self._usual[above].at(requests) - low)
 
     def per_row(self, rows: float) -> float:
         """Seconds that one row more takes the target, around so many; 0 at least."""
