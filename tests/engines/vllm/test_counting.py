@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from specdec.metrics.cells import EVERY
 from tests.engines.vllm.engine import BASE, ask_child, ours
 
 CHILD = "tests.engines.vllm.counting_child:main"
@@ -17,7 +18,7 @@ def rounds(prompts: list[list[int]], counting: list[bool | None], **settings: An
 def test_off_stands_still_and_on_goes_on(prompts: list[list[int]]) -> None:
     found = rounds(prompts[:4], [None, False, True])
     first, off, on = (found.metrics[str(number)] for number in range(3))
-    assert first["specdec_verify_steps_total"] > 32 < first[PHASE] and first[EXACT] > 0
+    assert first["specdec_verify_steps_total"] > 2 * EVERY < first[PHASE] and first[EXACT] > 0
     assert off == first, "nothing is counted, looked at or timed"
     for name in ("specdec_verify_steps_total", "specdec_accepted_tokens_total{0}", EXACT, PHASE):
         # The same steps again; those that are looked at exactly come at other times.
