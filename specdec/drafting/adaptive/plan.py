@@ -4,9 +4,8 @@ A step with so many passes of the head gives every request that many drafts at m
 draft is not worth its row: where the chance that it is accepted, with all before it, buys less than the tokens that the
 row's time would buy otherwise. Of all numbers of passes the one with the most expected tokens per expected second wins.
 
-What is not tried is not known. So where steps of this many requests are new, a few are spent with no drafts, one, and
-all; and from then on a small share of the time goes into steps that are expected to be worse, to keep what they show
-fresh.
+What is not tried is not known. So where steps of this many requests are new, a few are spent with all drafts and with
+none; and from then on every number has its turn, a small share of the time, to keep what it shows fresh.
 """
 
 from collections import Counter
@@ -57,7 +56,7 @@ class Planner:
         self._tried: Counter[tuple[int, int]] = Counter()  # by passes, and requests
 
     def learn(self, step: Step, whole: float | None = None) -> None:
-        """Of every step that is over, in any order. whole: see Costs.learn."""
+        """Of every step that is over, in order. whole: see Costs.learn."""
         self._steps += 1
         if step.requests <= CROWD or self._steps % FEWER == 0:
             self.acceptance.learn(step.request_ids, step.counts, step.probability)
@@ -136,14 +135,14 @@ class Planner:
             return self._trying
         best = self._choice.passes
         usual = self._choice.seconds[best]
-        self._budget = min(self._budget + SHARE * usual, 4 * usual)
         tried = self._turn % (self._most + 1)
-        if tried == best:
-            self._turn += 1
-            return None
         rates = self._choice.rates
         lost = TRIAL * self._choice.seconds[tried] * max(1 - rates[tried] / max(rates[best], 1e-9), 0.0)
         price = lost + SHARE * RARELY * usual
+        self._budget = min(self._budget + SHARE * usual, max(4 * usual, price))
+        if tried == best:
+            self._turn += 1
+            return None
         if self._budget < price:
             return None
         self._budget -= price

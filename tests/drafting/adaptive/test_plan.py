@@ -178,6 +178,15 @@ def test_the_share_of_trials_is_bounded() -> None:
     assert np.mean(np.asarray(world.passes[-2000:]) != common) < 0.12
 
 
+def test_what_is_much_worse_has_its_turn_too() -> None:
+    """Its trial costs more than others, so more is saved up for it; nothing is left untried for that."""
+    world, planner = World(requests(16, 0.1), row=3e-4, waits=True), Planner(MOST)
+    run(world, 200, planner)
+    world.passes.clear()
+    run(world, 6000, planner)
+    assert set(world.passes) == set(range(MOST + 1))
+
+
 def test_a_crowd_that_thins_out_is_not_spent_on_trials() -> None:
     """Sixteen requests that end one by one, again and again: each number of them is met in a few steps a round."""
     world, planner = World({}, waits=True), Planner(MOST)
