@@ -24,7 +24,7 @@ from tests.engines.vllm.engine import HEAD, MODEL
 
 SAE, CORPUS = MODEL.parent / "sae", MODEL.parent / "corpus.py"
 # The processes still grow where they meet something for the first time.
-PLAN = Plan(60, slope=150, rise=0.15)
+PLAN = Plan(60, slope=100, rise=0.15)
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ def test_counters_that_are_off_by_one_are_found(done: Done) -> None:
 
 @pytest.mark.slow
 def test_leaks_are_found(done: Done) -> None:
-    """Four megabytes a second, or ten descriptors, in one process."""
+    """Two megabytes a second, or ten descriptors, in one process."""
     grown = [
-        replace(s, processes=[replace(p, rss=p.rss + 4 * s.seconds) for p in s.processes]) for s in done.record.samples
+        replace(s, processes=[replace(p, rss=p.rss + 2 * s.seconds) for p in s.processes]) for s in done.record.samples
     ]
     assert any("MiB a minute" in sentence for sentence in done.failed(samples=grown))
     first, last = done.record.rests
