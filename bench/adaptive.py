@@ -66,7 +66,7 @@ class Loads:
         self._prompts, self._tokens = prompts, tokens
 
     def uniform(self, concurrency: int, turn: int, temperature: float = 1.0) -> list[Load]:
-        count = {1: 8, 4: 36, 16: 96, 64: 192}.get(concurrency, 3 * concurrency)
+        count = {1: 8, 4: 36, 16: 96}.get(concurrency, 3 * concurrency)
         return [self._load(concurrency, count, turn, ({"temperature": temperature},))]
 
     def shapes(self, most: int) -> list[Load]:
