@@ -4,6 +4,7 @@ In plain Python: it is asked for single numbers several times a step, for which 
 """
 
 from bisect import bisect_left, insort
+from functools import lru_cache
 
 KNOTS = [2**power for power in range(14)]  # 1 ... 8192
 SLOWEST = 0.03  # of the share by which a value still moves a knot that has seen many
@@ -72,6 +73,7 @@ def nearest(count: float) -> int:
     return high if share >= 0.5 else low
 
 
+@lru_cache(maxsize=16384)
 def _between(count: float) -> tuple[int, int, float]:
     """The knots below and above a count, and how far it is from the one to the other; 1 at a knot."""
     high = min(bisect_left(KNOTS, count), len(KNOTS) - 1)

@@ -17,7 +17,7 @@ from specdec.drafting.adaptive.acceptance import RunningAcceptance
 from specdec.drafting.adaptive.costs import Costs
 from specdec.drafting.adaptive.curves import nearest
 
-EVERY = 8  # steps, after which the plan is made anew; at once where the number of requests has changed much
+EVERY = 16  # steps, after which the plan is made anew; at once where the number of requests has changed much
 BETTER = 1.01  # what another number of passes must be expected to gain
 TRIES = 3  # steps of each kind where the number of requests is new
 PATIENCE = 4  # times as many are spent at most: there may be none that tells something
@@ -98,7 +98,7 @@ class Planner:
         rates: dict[int, tuple[float, dict[str, int]]] = {
             k: (tokens[k] / max(seconds[k], 1e-9), {}) for k in range(self._most + 1)
         }
-        for k in range(1, self._most + 1):
+        for k in range(1, self._most + 1) if requests > 1 else ():
             rate, left, cuts = self._cut(request_ids, reach, k, rates[k][0])
             if rate > rates[left][0]:
                 rates[left] = rate, cuts
