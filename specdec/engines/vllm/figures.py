@@ -6,20 +6,22 @@ requests that asked for it, along with the output to their answers.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from specdec.engines.vllm.api.route import FIGURES, STEP
 from specdec.engines.vllm.bad_rows import BadRowLog
 from specdec.engines.vllm.clock import Clock, NoClock
 from specdec.engines.vllm.shared import when_on_host
+from specdec.engines.vllm.to_host import Arrays, sent
 from specdec.metrics.counters import TenantCounters
 from specdec.metrics.exact import Looked
 from specdec.verify import VerifyOutput
+
+NOTHING = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,15 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Figures:
-    """on_host: float32, complete once the step's output is. Accepted drafts [B], bad rows [B], whether the request
-    gains no token, being in the middle of its prompt [B], probabilities of acceptance [N], drafts whose rows were gone
-    [1], what Looked has. float32 holds these integers exactly.
+    """arrays: gives, once the step's output is on the host, accepted drafts [B], bad rows [B], whether the request gains
+    no token, being in the middle of its prompt [B], probabilities of acceptance [N], what Looked has. lost: drafts
+    whose rows were gone; [1] where it comes from the device.
     """
 
     batch: Batch
     looked: np.ndarray  # Looked.drafts
-    on_host: Tensor
+    arrays: Callable[[], Arrays]
+    lost: int | None  # None: the last of the arrays
 
     @classmethod
     def of(
@@ -51,35 +54,30 @@ class Figures:
     ) -> "Figures":
         """Starts the copy. unfinished: bool [B]. lost: int64 [], or known to the host."""
         assert out.bad_row is not None, "asked for repair"
-        last = lost.view(1) if isinstance(lost, Tensor) else out.num_accepted.new_full((1,), lost)
-        parts = [out.num_accepted, out.bad_row, unfinished, out.acceptance_probability, last]
-        if looked is not None:
-            parts += [looked.overlap, looked.entropy, looked.own]
-        packed = torch.cat([part.to(torch.float32) for part in parts]).to("cpu", non_blocking=True)
-        return cls(batch, np.zeros(0, dtype=np.int64) if looked is None else looked.drafts, packed)
+        parts = [out.num_accepted, out.bad_row, unfinished, out.acceptance_probability]
+        parts += [] if looked is None else [looked.overlap, looked.entropy, looked.own]
+        known = None if isinstance(lost, Tensor) else lost
+        parts += [lost.view(1)] if isinstance(lost, Tensor) else []
+        return cls(batch, NOTHING if looked is None else looked.drafts, sent(parts), known)
 
     def landed(self) -> "Landed":
         """Once the step's output is on the host."""
-        counts = np.asarray(self.batch.num_drafts, dtype=np.int64)
-        sizes = [len(counts)] * 3 + [int(counts.sum()), 1] + [len(self.looked)] * 2
-        whole, ends = self.on_host.numpy(), [0, *accumulate(sizes), None]
-        parts = [whole[begin:end] for begin, end in pairwise(ends)]
-        accepted, bad, unfinished, probability, lost, overlap, entropy, own = parts
-        return Landed(
-            self.batch, counts, accepted.astype(int), bad.astype(int), unfinished == 0, probability, int(lost[0]),
-            self.looked, overlap, entropy, own,
-        )  # fmt: skip
+        accepted, bad, unfinished, probability, *rest = self.arrays()
+        lost = int(rest.pop()[0]) if self.lost is None else self.lost
+        looked = rest or [NOTHING] * 3
+        return Landed(self.batch, accepted, bad, unfinished == 0, probability, lost, self.looked, *looked)
 
 
 @dataclass(frozen=True, eq=False)
 class Landed:
     """Figures on the host; gains: whether a request gains a token in this step, bool [B]. own: entropies of the rows of
     those that ask, one request's behind the other's.
+
+    A step without drafts, which has little to tell, touches few of the parts: each costs it some microseconds.
     """
 
     batch: Batch
-    counts: np.ndarray
-    accepted: np.ndarray
+    num_accepted: np.ndarray  # integers, as float32 where they came that way
     bad: np.ndarray
     gains: np.ndarray
     probability: np.ndarray
@@ -89,7 +87,17 @@ class Landed:
     entropy: np.ndarray
     own: np.ndarray
 
-    @property
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """int64 [B]: drafts of each request."""
+        return np.asarray(self.batch.num_drafts, dtype=np.int64)
+
+    @cached_property
+    def accepted(self) -> np.ndarray:
+        """int64 [B]: accepted drafts of each."""
+        return self.num_accepted.astype(np.int64)
+
+    @cached_property
     def of_draft(self) -> np.ndarray:
         """int64 [N]: the request of each draft."""
         return np.repeat(np.arange(len(self.counts)), self.counts)
@@ -100,6 +108,9 @@ class Landed:
         everybody = [(counters.own, True)]
         for one, whose in everybody if batch.tenants is None else counters.groups(batch.tenants):
             mine = self.gains if whose is True else self.gains & whose
+            if not len(self.probability):
+                one.record_undrafted(int(mine.sum()))
+                continue
             if mine.all():
                 one.record(self.counts, self.accepted, self.probability)
             else:
@@ -173,7 +184,8 @@ class Reporter:
     def report(self, figures: Figures, output: Any) -> None:
         """output: the step's, on the host by now."""
         landed = figures.landed()
-        self._bad_rows.report(landed.bad.tolist(), landed.batch.request_ids)
+        if landed.bad.max(initial=-1) >= 0:
+            self._bad_rows.report(landed.bad.tolist(), landed.batch.request_ids)
         if landed.batch.asking:
             setattr(output, FIGURES, landed.entries())
         phases = self.clock.take()

@@ -91,8 +91,8 @@ class Verifier:
 
     def _sampling(self, num_drafts: list[int]) -> Any:
         runner, count = self._runner, len(num_drafts)
-        last_row = runner.query_start_loc.gpu[1 : count + 1] - 1
-        position = runner.positions[last_row].to(torch.int64) + 1
+        # Of the sequence behind the step, drafts and all; the first draft stands where the first token is decided.
+        position = runner.seq_lens[:count].to(torch.int64)
         if any(num_drafts):
             position = position - to_device(torch.tensor(num_drafts), position.device)
         return self._table.batch(runner.input_batch.req_ids, runner.requests, position)
@@ -112,7 +112,7 @@ class Verifier:
         if self._exact is not None:
             looked = self._exact.look(logits, draft, sampling, self._table.asking)
             batch = Batch(list(request_ids), num_drafts, self._table.asking, self._table.tenants)
-            unfinished = self._runner.discard_request_mask.gpu[: len(num_drafts)]
+            unfinished = self._runner.discard_request_mask.gpu[: len(num_drafts)].clone()  # the runner writes it anew
             self._figures = Figures.of(batch, out, unfinished, lost, looked)
         if self._scales is not None:
             self._scales.look(logits, draft, sampling, self._table.draft_places, self._backend)
