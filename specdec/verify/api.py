@@ -17,6 +17,9 @@ from specdec.verify.types import Draft, OnBadRow, VerifyInput, VerifyOutput
 
 __all__ = ["METHODS", "backends", "sample_draft", "verify"]
 
+# Tensors that must be where the logits are. The host reads num_per_request, wherever that is.
+_MOVED = {kind: [f.name for f in fields(kind) if f.name != "num_per_request"] for kind in (Draft, SamplingBatch)}
+
 Method: TypeAlias = Callable[[VerifyInput], VerifyOutput]
 
 # How a method's function is found in a backend.
@@ -108,10 +111,10 @@ def _warn_one_hot() -> None:
 
 def _check_devices(name: str, logits: Tensor, owner_name: str, owner: Draft | SamplingBatch) -> None:
     """Raises SpecdecError naming the owner's first tensor that is not where the logits are."""
-    for field in fields(owner):
-        tensor = getattr(owner, field.name)
-        # The host reads num_per_request, wherever it is.
-        if field.name != "num_per_request" and isinstance(tensor, Tensor) and tensor.device != logits.device:
+    device = logits.device
+    for field in _MOVED[type(owner)]:
+        tensor = getattr(owner, field)
+        if tensor is not None and tensor.device != device:
             raise SpecdecError(
-                f"{owner_name}.{field.name} is on {tensor.device}, {name} on {logits.device}: move them to one device."
+                f"{owner_name}.{field} is on {tensor.device}, {name} on {device}: move them to one device."
             )
