@@ -35,6 +35,11 @@ class EngineProcess:
         self._pipe.send(arguments)
         return self._receive()
 
+    def close(self) -> None:
+        """Ends the engine."""
+        self._pipe.close()
+        self._process.join()
+
     def _receive(self) -> Any:
         try:
             return self._pipe.recv()

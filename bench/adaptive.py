@@ -1,13 +1,19 @@
 """Does drafting that adapts make more tokens per second than any fixed number of drafts?
 
 One real engine, compiled, of which the number of drafts is switched between loads: fixed 0, 1, 2, 3, 5; vLLM's own
-table by batch size, filled with the fixed number that was best at each concurrency; and adaptive. All take turns, in
-another order each round. Greedy tokens must be the same with each. Beside it an engine without a head, against fixed 0.
+table by batch size; and adaptive. All take turns, in another order each round. Greedy tokens must be the same with
+each.
 
-    uniform     all requests at temperature 1, at concurrency 1, 4, 16, 64
-    mixed       greedy, nucleus, temperature 1 and hot requests together, at concurrency 1, 16, 64, 4 by turns
+    uniform     all requests at temperature 1, at concurrency 1, 4, 16, 64, 256
+    mixed       by turns 1 request at temperature 1, 256 at temperature 1, 16 that sample in four ways, 256 greedy ones,
+                4 by nucleus. The table has at each concurrency the number that was best there in two rounds before,
+                of this very load
 
-    python bench/adaptive.py                       about 25 minutes on two cores
+The best fixed number, against which a round is held, is the one that is best in the other rounds: the best of all
+rounds would be partly the luckiest. Then the gap between fixed 0 and a server without a head: each is started anew a
+few times, since the speed of a process depends on where its memory happens to lie.
+
+    python bench/adaptive.py                       about 35 minutes on two cores
     python bench/adaptive.py --rounds 3 --output /tmp/adaptive.json
 """
 
@@ -16,7 +22,8 @@ import json
 import random
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -38,11 +45,18 @@ from specdec.provenance import provenance
 EXAMPLE = Path("examples/tiny-lm")
 LENGTH = 24  # of prompts, tokens
 FIXED = (0, 1, 2, 3, 5)
-CONCURRENCY = (1, 4, 16, 64)
-PHASES = (1, 16, 64, 4)  # concurrency of the mixed load, by turns
-KINDS: tuple[dict[str, Any], ...] = (
+CONCURRENCY = (1, 4, 16, 64, 256)
+GREEDY, NUCLEUS, PLAIN, HOT = (
     {"temperature": 0.0}, {"temperature": 0.7, "top_p": 0.9}, {"temperature": 1.0}, {"temperature": 1.5}
 )  # fmt: skip
+Phase = tuple[int, int, tuple[dict[str, Any], ...]]  # concurrency, requests, ways of sampling
+UNIFORM: tuple[Phase, ...] = tuple((c, n, (PLAIN,)) for c, n in zip(CONCURRENCY, (8, 36, 96, 192, 320), strict=True))
+MIXED: tuple[Phase, ...] = (
+    (1, 6, (PLAIN,)), (256, 256, (PLAIN,)), (16, 96, (GREEDY, NUCLEUS, PLAIN, HOT)), (256, 256, (GREEDY,)),
+    (4, 24, (NUCLEUS,)),
+)  # fmt: skip
+SHAPES = 64 * (max(FIXED) + 1) + 2 * LENGTH  # numbers of tokens in a step that are met before anything is measured
+STARTS = 3  # of a server with a head and one without, for the gap between them
 Speeds = dict[str, list[float]]  # tokens per second by contestant, a round each
 
 
@@ -65,9 +79,8 @@ class Loads:
     def __init__(self, prompts: list[list[int]], tokens: int) -> None:
         self._prompts, self._tokens = prompts, tokens
 
-    def uniform(self, concurrency: int, turn: int, temperature: float = 1.0) -> list[Load]:
-        count = {1: 8, 4: 36, 16: 96}.get(concurrency, 3 * concurrency)
-        return [self._load(concurrency, count, turn, ({"temperature": temperature},))]
+    def of(self, phases: Sequence[Phase], turn: int) -> list[Load]:
+        return [self._load(*phase, turn) for phase in phases]
 
     def shapes(self, most: int) -> list[Load]:
         """Steps of 1, 2, 3 ... most tokens: vLLM on a CPU compiles something for each number when it first meets it."""
@@ -80,21 +93,21 @@ class Loads:
             )
         return found
 
-    def mixed(self, turn: int) -> list[Load]:
-        counts = {1: 4, 4: 16, 16: 48, 64: 128}
-        return [self._load(concurrency, counts[concurrency], turn, KINDS) for concurrency in PHASES]
-
-    def _load(self, concurrency: int, count: int, turn: int, kinds: Sequence[dict[str, Any]]) -> Load:
+    def _load(self, concurrency: int, count: int, kinds: Sequence[dict[str, Any]], turn: int) -> Load:
         at = [(turn * 37 + i) % len(self._prompts) for i in range(count)]
         params = [{**kinds[i % len(kinds)], "max_tokens": self._tokens} for i in range(count)]
         return Load(concurrency, [(self._prompts[i], one) for i, one in zip(at, params, strict=True)])
 
 
 def in_turns(
-    contestants: dict[str, Callable[[list[Load]], Answer]], loads: Callable[[int], list[Load]], rounds: int, what: str
+    contestants: Mapping[str, Callable[[list[Load]], Answer]],
+    loads: Callable[[int], list[Load]],
+    rounds: int,
+    what: str,
 ) -> Speeds:
     """Every contestant in every round, in another order each."""
-    names, speeds = list(contestants), {name: [] for name in contestants}
+    names = list(contestants)
+    speeds: Speeds = {name: [] for name in names}
     order = random.Random(0)
     for turn in track(range(rounds), what, console=Console(stderr=True), transient=True):
         order.shuffle(names)
@@ -103,16 +116,25 @@ def in_turns(
     return speeds
 
 
+def median_of(speeds: Speeds, name: str, without: int = -1) -> float:
+    """Over rounds but one."""
+    return statistics.median(speed for turn, speed in enumerate(speeds[name]) if turn != without)
+
+
+def best_fixed(speeds: Speeds, without: int = -1) -> str:
+    """In all rounds but one."""
+    return max((str(k) for k in FIXED), key=lambda name: median_of(speeds, name, without))
+
+
 def against(speeds: Speeds, name: str, other: str) -> dict[str, float]:
-    """Median over rounds of name's speed / other's, and the 95 % interval of a bootstrap over rounds."""
-    ratios = [one / two for one, two in zip(speeds[name], speeds[other], strict=True)]
+    """Median over rounds of name's speed / other's, and the 95 % interval of a bootstrap over rounds. other "best": the
+    fixed number that is best in the other rounds.
+    """
+    others = [best_fixed(speeds, turn) if other == "best" else other for turn in range(len(speeds[name]))]
+    ratios = [speeds[name][turn] / speeds[other][turn] for turn, other in enumerate(others)]
     drawn = random.Random(0)
     medians = sorted(statistics.median(drawn.choices(ratios, k=len(ratios))) for _ in range(2000))
     return {"ratio": statistics.median(ratios), "low": medians[50], "high": medians[1949]}
-
-
-def best_fixed(speeds: Speeds) -> str:
-    return max((str(k) for k in FIXED), key=lambda name: statistics.median(speeds[name]))
 
 
 def table_of(best: dict[int, int]) -> list[tuple[int, int, int]]:
@@ -124,40 +146,65 @@ def table_of(best: dict[int, int]) -> list[tuple[int, int, int]]:
     ]  # fmt: skip
 
 
+def tuned(runs: dict[str, Any], loads: Loads, rounds: int = 2) -> list[tuple[int, int, int]]:
+    """vLLM's table with the fixed numbers that are best in the mixed load, at each concurrency."""
+    best = {}
+    for concurrency in sorted({phase[0] for phase in MIXED}):
+        phases = [phase for phase in MIXED if phase[0] == concurrency]
+        fixed = {name: runs[name] for name in map(str, FIXED)}
+        speeds = in_turns(fixed, partial(loads.of, phases), rounds, f"table, {concurrency}")
+        best[concurrency] = int(best_fixed(speeds))
+    return table_of(best)
+
+
 def measured(args: argparse.Namespace, engine: Engine, bare: Engine, loads: Loads) -> tuple[dict[str, Speeds], Any]:
     ways: dict[str, Any] = {**{str(k): k for k in FIXED}, "adaptive": "adaptive"}
-    runs = {name: (lambda given, way=way: engine.run(way, given)) for name, way in ways.items()}
-    for warm in (engine, bare):
-        warm.run(0 if warm is engine else None, loads.shapes(max(CONCURRENCY) * (max(FIXED) + 1) + 2 * LENGTH))
-    greedy = {name: run(loads.uniform(16, 0, temperature=0.0)).tokens for name, run in runs.items()}
+    runs = {name: partial(engine.run, way) for name, way in ways.items()}
+    engine.run(0, loads.shapes(SHAPES))
+    bare.run(None, loads.shapes(SHAPES))
+    greedy = {name: run(loads.of([(16, 96, (GREEDY,))], 0)).tokens for name, run in runs.items()}
     assert all(tokens == greedy["0"] for tokens in greedy.values()), "the number of drafts must not change the tokens"
-    contestants = {**runs, "no head": lambda given: bare.run(None, given)}
-    for c in args.concurrency:  # a server that has run a while
-        runs["adaptive"](loads.uniform(c, 1))
+    contestants: dict[str, Any] = {**runs, "no head": partial(bare.run, None)}
+    phases = [phase for phase in UNIFORM if phase[0] in args.concurrency]
+    runs["adaptive"](loads.of(phases, 1))  # a server that has run a while
     found: dict[str, Speeds] = {}
-    for c in args.concurrency:
-        load = f"uniform, {c}"
-        found[load] = in_turns(contestants, lambda turn, c=c: loads.uniform(c, turn), args.rounds, load)
+    for phase in phases:
+        load = f"uniform, {phase[0]}"
+        found[load] = in_turns(contestants, partial(loads.of, [phase]), args.rounds, load)
         print({name: round(statistics.median(speeds)) for name, speeds in found[load].items()}, file=sys.stderr)
-    table = table_of({c: int(best_fixed(found[f"uniform, {c}"])) for c in args.concurrency})
     if args.no_mixed:
-        return found, table
-    contestants["table"] = lambda given: engine.run(table, given)
-    runs["adaptive"](loads.mixed(0))
-    found["mixed"] = in_turns(contestants, loads.mixed, args.rounds, "mixed")
+        return found, None
+    table = tuned(runs, loads)
+    contestants["table"] = partial(engine.run, table)
+    runs["adaptive"](loads.of(MIXED, 0))
+    found["mixed"] = in_turns(contestants, partial(loads.of, MIXED), args.rounds, "mixed")
     return found, table
 
 
-def shown(found: dict[str, Speeds]) -> Table:
+def gap(args: argparse.Namespace, loads: Loads, start: Callable[[], tuple[Engine, Engine]]) -> dict[str, list[float]]:
+    """By uniform load: fixed 0 against no head, one number for each start of both."""
+    found: dict[str, list[float]] = {}
+    for _ in range(STARTS):
+        engine, bare = start()
+        for phase in (phase for phase in UNIFORM if phase[0] in args.concurrency):
+            contestants = {"0": partial(engine.run, 0), "no head": partial(bare.run, None)}
+            speeds = in_turns(contestants, partial(loads.of, [phase]), 3, f"0 against no head, {phase[0]}")
+            later = {name: values[1:] for name, values in speeds.items()}  # the first one warms up
+            found.setdefault(f"uniform, {phase[0]}", []).append(against(later, "0", "no head")["ratio"])
+        engine.close()
+        bare.close()
+    return found
+
+
+def shown(found: dict[str, Speeds], gaps: dict[str, list[float]]) -> Table:
     names = ["no head", *map(str, FIXED), "table", "adaptive"]
-    table = Table("load", *names, "adaptive / best fixed", "adaptive / table", "0 / no head", box=SIMPLE)
+    table = Table("load", *names, "adaptive / best fixed", "adaptive / table", "0 / no head, each start", box=SIMPLE)
     for load, speeds in found.items():
         cells = [f"{statistics.median(speeds[name]):.0f}" if name in speeds else "" for name in names]
-        ratios = [against(speeds, "adaptive", best_fixed(speeds))]
+        ratios = [against(speeds, "adaptive", "best")]
         ratios += [against(speeds, "adaptive", "table")] if "table" in speeds else [{}]
-        ratios += [against(speeds, "0", "no head")]
         texts = [f"{r['ratio']:.3f} [{r['low']:.3f}, {r['high']:.3f}]" if r else "" for r in ratios]
-        table.add_row(load, *cells, *texts)
+        table.add_row(load, *cells, *texts, " ".join(f"{ratio:.2f}" for ratio in gaps.get(load, [])))
     return table
 
 
@@ -186,15 +233,22 @@ def main() -> None:
     cut = cut_prompts(held_out_documents(args.corpus), args.model, 128, LENGTH, LENGTH)
     loads = Loads([prompt.token_ids for prompt in cut], args.tokens)
     length = LENGTH + args.tokens + 8
-    engine = Engine("adaptive", args.model, args.head, max(FIXED), max(CONCURRENCY), length)
-    bare = Engine("bare", args.model, None, 0, max(CONCURRENCY), length)
+
+    def start() -> tuple[Engine, Engine]:
+        engine = Engine("adaptive", args.model, args.head, max(FIXED), max(CONCURRENCY), length)
+        return engine, Engine("bare", args.model, None, 0, max(CONCURRENCY), length)
+
+    engine, bare = start()
     found, table = measured(args, engine, bare, loads)
-    console.print(shown(found))
-    console.print(f"vLLM's table: {table}")
+    engine.close()
+    bare.close()
     draw(found, args.output.with_suffix(".png"))
+    gaps = gap(args, loads, start)
+    console.print(shown(found, gaps))
+    console.print(f"vLLM's table: {table}")
     content = {
         "question": __doc__.splitlines()[0], "command": " ".join(sys.argv), "provenance": provenance(),
-        "tokens_per_second": found, "table": table,
+        "tokens_per_second": found, "table": table, "fixed_0_against_no_head": gaps,
     }  # fmt: skip
     replace_file(args.output, (json.dumps(content, indent=1) + "\n").encode())
     console.print(f"written: {args.output}, {args.output.with_suffix('.png')}")

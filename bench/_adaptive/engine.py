@@ -54,6 +54,10 @@ class Engine:
         (smallest batch, largest, number), vLLM's own table; None: as the engine was started."""
         return Answer(*self._process.call(way, loads))
 
+    def close(self) -> None:
+        """Ends the engine."""
+        self._process.close()
+
 
 def _answering(llm: Any) -> Callable[..., Any]:
     scheduler = llm.llm_engine.engine_core.engine_core.scheduler

@@ -38,15 +38,15 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Figures:
-    """arrays: gives, once the step's output is on the host, accepted drafts [B], bad rows [B], whether the request gains
-    no token, being in the middle of its prompt [B], probabilities of acceptance [N], what Looked has. lost: drafts
-    whose rows were gone; [1] where it comes from the device.
+    """arrays: gives, once the step's output is on the host, accepted drafts [B], bad rows [B], whether the request
+    gains no token, being in the middle of its prompt [B], probabilities of acceptance [N], what Looked has. lost:
+    drafts whose rows were gone.
     """
 
     batch: Batch
     looked: np.ndarray  # Looked.drafts
     arrays: Callable[[], Arrays]
-    lost: int | None  # None: the last of the arrays
+    lost: int | None  # None: the last of the arrays [1]
 
     @classmethod
     def of(
