@@ -56,7 +56,7 @@ def runner_of(logprobs: int | None) -> Any:
     return SimpleNamespace(
         requests={name: SimpleNamespace(sampling_params=params(slot)) for slot, name in enumerate(REQUESTS)},
         input_batch=batch, sampler=sampler, use_async_scheduling=True, _draft_token_req_ids=None, device=META,
-        query_start_loc=SimpleNamespace(gpu=meta(len(REQUESTS) + 1, dtype=torch.int32)), positions=meta(64),
+        seq_lens=meta(8, dtype=torch.int32),
         max_num_reqs=8, num_spec_tokens=N, vllm_config=SimpleNamespace(reasoning_config=None),
     )  # fmt: skip
 
