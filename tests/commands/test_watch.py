@@ -1,5 +1,6 @@
 """`specdec watch`: one table of a real exporter's figures, a sentence where there are none, a live terminal."""
 
+import contextlib
 import os
 import pty
 import re
@@ -53,15 +54,22 @@ class Terminal:
         deadline = time.monotonic() + seconds
         while not (found := re.search(pattern, self.text)):
             assert time.monotonic() < deadline and self.process.poll() is None, f"no {pattern!r} in {self.text[-3000:]}"
-            if select.select([self._master], [], [], 0.2)[0]:
-                self.text += os.read(self._master, 65536).decode(errors="replace")
+            self._read()
         self.text = self.text[found.end() :]
 
     def interrupt(self) -> int:
         self.process.send_signal(signal.SIGINT)
-        status = self.process.wait(20)
+        deadline = time.monotonic() + 20
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline, f"it goes on: {self.text[-3000:]}"
+            self._read()  # what nobody reads would fill the terminal, and the process wait for room
         os.close(self._master)
-        return status
+        return self.process.returncode
+
+    def _read(self) -> None:
+        if select.select([self._master], [], [], 0.2)[0]:
+            with contextlib.suppress(OSError):  # what Linux says where the other end has closed
+                self.text += os.read(self._master, 65536).decode(errors="replace")
 
 
 def test_a_terminal_is_refreshed_outlives_the_server_and_ends_with_ctrl_c(tmp_path):
