@@ -11,27 +11,22 @@ its forward and of verifying, by rows, which are a request's drafts and one more
 from specdec.drafting.adaptive.curves import SURE, Curve
 
 RECENT = 64  # different numbers of rows
-ALIKE, FEWER = 8, 4  # behind so many steps with the same number of passes, one in so many says enough
 
 
 class Costs:
-    """Learned from steps that go over no prompt."""
+    """Learned from steps that go over no prompt, or over little of one, which counts among the rows then."""
 
     def __init__(self) -> None:
         self._target = Curve()
         self._usual: dict[int, Curve] = {}
-        self._passes, self._alike = -1, 0  # of the step before, and steps before that with the same number
+        self._passes = -1  # of the step before
         self._met: dict[int, None] = {}  # numbers of rows, the one met last at the end
 
     def learn(self, rows: int, passes: int, requests: int, phases: dict[str, float], whole: float | None) -> None:
         """phases: seconds of "target", "verify" and "draft" of a step, those that are known; whole: of all of it, None
         where something else came between."""
-        goes_on = passes == self._passes
-        self._passes, self._alike = passes, self._alike + 1 if goes_on else 0
-        new = self._is_new(rows)
-        if "target" not in phases or (new and self._target.seen(rows) >= SURE):
-            return
-        if self._alike > ALIKE and self._alike % FEWER and self.known(passes, requests, ALIKE):
+        goes_on, self._passes = passes == self._passes, passes
+        if "target" not in phases or (self._is_new(rows) and self._target.seen(rows) >= SURE):
             return
         self._target.learn(rows, phases["target"] + phases.get("verify", 0.0))
         # It is the step before that asked for these drafts: one that begins or ends something has other rows.

@@ -17,7 +17,7 @@ from specdec.drafting.adaptive.acceptance import RunningAcceptance
 from specdec.drafting.adaptive.costs import Costs
 from specdec.drafting.adaptive.curves import nearest
 
-EVERY = 16  # steps, after which the plan is made anew; at once where the number of requests has changed much
+EVERY = 8  # steps, after which the plan is made anew; at once where the number of requests has changed much
 BETTER = 1.01  # what another number of passes must be expected to gain
 TRIES = 3  # steps of each kind where the number of requests is new
 PATIENCE = 4  # times as many are spent at most: there may be none that tells something
@@ -38,7 +38,7 @@ class Step:
     counts: list[int]
     probability: list[float]
     phases: dict[str, float] = field(default_factory=dict)
-    plain: bool = True  # no prompt in it
+    plain: bool = True  # little of prompts in it, or nothing
 
 
 class Planner:

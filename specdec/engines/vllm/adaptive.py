@@ -14,6 +14,9 @@ from specdec.engines.vllm.api.route import STEP
 from specdec.errors import SpecdecError
 from specdec.sampling import GREEDY_BELOW
 
+# Tokens of prompts beside each row that is decided on, up to which a step says what steps take. Where answers are short
+# and requests many, few steps have none.
+PROMPTS = 1.0
 GREEDY = -1  # as the kind of a request; others have their bucket of sampling parameters
 
 
@@ -102,10 +105,11 @@ class AdaptiveDrafts:
         if began is None or carried is None:
             return
         requests = len(output.num_scheduled_tokens)
-        drafts = sum(map(len, output.scheduled_spec_decode_tokens.values()))
+        rows = requests + sum(map(len, output.scheduled_spec_decode_tokens.values()))
+        tokens = output.total_num_scheduled_tokens
         step = Step(
-            rows=requests + drafts, passes=output.num_spec_tokens_to_schedule, requests=requests, **carried,
-            plain=output.total_num_scheduled_tokens == requests + drafts,
+            rows=tokens, passes=output.num_spec_tokens_to_schedule, requests=requests, **carried,
+            plain=tokens - rows <= PROMPTS * rows,
         )  # fmt: skip
         self._learn(None)
         if self._begun:  # steps overlap: what the host does is hidden behind the device's work

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from specdec.drafting.adaptive.costs import FEWER, Costs
+from specdec.drafting.adaptive.costs import Costs
 from specdec.drafting.adaptive.curves import Curve
 
 
@@ -72,18 +72,8 @@ def test_the_first_step_with_a_number_of_rows_says_nothing_where_others_do() -> 
     before = costs.seconds(30, 1, 16)
     costs.learn(30, 1, 16, {"target": 1.0}, 1.5)
     assert costs.seconds(30, 1, 16) == before
-    for _ in range(FEWER):
-        costs.learn(30, 1, 16, {"target": 0.02}, 0.021)
+    costs.learn(30, 1, 16, {"target": 0.02}, 0.021)
     assert costs.seconds(30, 1, 16) > before
-
-
-def test_many_steps_alike_are_learned_of_now_and_then() -> None:
-    """And still followed: what they take may change."""
-    costs = learned((16, 3, 4))
-    before = costs.seconds(16, 3, 4)
-    for _ in range(400):
-        costs.learn(16, 3, 4, {"target": 9e-3, "draft": 2e-3}, 11e-3)
-    assert before < 10e-3 < costs.seconds(16, 3, 4) == pytest.approx(11e-3, rel=0.06)
 
 
 def test_a_row_costs_what_the_target_takes_for_it() -> None:
