@@ -32,16 +32,15 @@ class StepCounters:
         if not len(num_drafts):
             return
         most = int(num_drafts.max())
-        if not most:
-            return self.record_undrafted(len(num_drafts))
         if most <= MAX_POSITIONS:
             self._outcomes += _OUTCOMES[num_drafts, num_accepted].sum(0)
         else:
             beyond = _BEYOND[(num_accepted == num_drafts).astype(int), np.minimum(num_accepted, MAX_POSITIONS)]
             inside = _OUTCOMES[np.minimum(num_drafts, MAX_POSITIONS), np.minimum(num_accepted, MAX_POSITIONS)]
             self._outcomes += np.where((num_drafts > MAX_POSITIONS)[:, None], beyond, inside).sum(0)
-        sums = _by_position(num_drafts, acceptance, most)[:MAX_POSITIONS]
-        self.views["expected_sum"][: len(sums)] += sums
+        if most:
+            sums = _by_position(num_drafts, acceptance, most)[:MAX_POSITIONS]
+            self.views["expected_sum"][: len(sums)] += sums
 
     def record_undrafted(self, requests: int) -> None:
         """One step of so many requests, none of which had a draft."""

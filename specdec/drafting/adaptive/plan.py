@@ -98,6 +98,7 @@ class Planner:
         rates: dict[int, tuple[float, dict[str, int]]] = {
             k: (tokens[k] / max(seconds[k], 1e-9), {}) for k in range(self._most + 1)
         }
+        # Cutting the drafts of one request alone is another number of passes, which has its own turn.
         for k in range(1, self._most + 1) if requests > 1 else ():
             rate, left, cuts = self._cut(request_ids, reach, k, rates[k][0])
             if rate > rates[left][0]:

@@ -55,10 +55,13 @@ class Figures:
         """Starts the copy. unfinished: bool [B]. lost: int64 [], or known to the host."""
         assert out.bad_row is not None, "asked for repair"
         parts = [out.num_accepted, out.bad_row, unfinished, out.acceptance_probability]
-        parts += [] if looked is None else [looked.overlap, looked.entropy, looked.own]
-        known = None if isinstance(lost, Tensor) else lost
-        parts += [lost.view(1)] if isinstance(lost, Tensor) else []
-        return cls(batch, NOTHING if looked is None else looked.drafts, sent(parts), known)
+        drafts = NOTHING
+        if looked is not None:
+            drafts = looked.drafts
+            parts += [looked.overlap, looked.entropy, looked.own]
+        if isinstance(lost, Tensor):
+            return cls(batch, drafts, sent([*parts, lost.view(1)]), None)
+        return cls(batch, drafts, sent(parts), lost)
 
     def landed(self) -> "Landed":
         """Once the step's output is on the host."""
@@ -184,8 +187,7 @@ class Reporter:
     def report(self, figures: Figures, output: Any) -> None:
         """output: the step's, on the host by now."""
         landed = figures.landed()
-        if landed.bad.max(initial=-1) >= 0:
-            self._bad_rows.report(landed.bad.tolist(), landed.batch.request_ids)
+        self._bad_rows.report(landed.bad.tolist(), landed.batch.request_ids)
         if landed.batch.asking:
             setattr(output, FIGURES, landed.entries())
         phases = self.clock.take()
