@@ -13,7 +13,7 @@ The best fixed number, against which a round is held, is the one that is best in
 rounds would be partly the luckiest. Then the gap between fixed 0 and a server without a head: each is started anew a
 few times, since the speed of a process depends on where its memory happens to lie.
 
-    python bench/adaptive.py                       about 35 minutes on two cores
+    python bench/adaptive.py                       about 40 minutes on two cores
     python bench/adaptive.py --rounds 3 --output /tmp/adaptive.json
 """
 
@@ -66,11 +66,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--head", type=Path, default=EXAMPLE / "head")
     parser.add_argument("--corpus", type=Path, default=EXAMPLE / "corpus.py", help="where prompts come from")
     parser.add_argument("--rounds", type=int, default=8, help="in each of which every contestant has its turn")
-    parser.add_argument("--concurrency", type=int, nargs="*", default=CONCURRENCY, help="of the uniform loads")
+    parser.add_argument(
+        "--concurrency", type=int, nargs="*", default=CONCURRENCY, choices=CONCURRENCY, help="of the uniform loads"
+    )
     parser.add_argument("--no-mixed", action="store_true", help="leave the mixed load out")
     parser.add_argument("--tokens", type=int, default=64, help="that a request generates")
     parser.add_argument("--output", type=Path, default=Path("bench/results/adaptive.json"), help="a plot beside it")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.rounds < 2:
+        parser.error(f"--rounds {args.rounds}: at least 2, since a round is held against what is best in the others")
+    return args
 
 
 class Loads:
@@ -116,14 +121,13 @@ def in_turns(
     return speeds
 
 
-def median_of(speeds: Speeds, name: str, without: int = -1) -> float:
-    """Over rounds but one."""
-    return statistics.median(speed for turn, speed in enumerate(speeds[name]) if turn != without)
+def best_fixed(speeds: Speeds, without: int | None = None) -> str:
+    """By the median over all rounds, or all but one."""
 
+    def speed(name: str) -> float:
+        return statistics.median(speed for turn, speed in enumerate(speeds[name]) if turn != without)
 
-def best_fixed(speeds: Speeds, without: int = -1) -> str:
-    """In all rounds but one."""
-    return max((str(k) for k in FIXED), key=lambda name: median_of(speeds, name, without))
+    return max(map(str, FIXED), key=speed)
 
 
 def against(speeds: Speeds, name: str, other: str) -> dict[str, float]:
@@ -148,16 +152,17 @@ def table_of(best: dict[int, int]) -> list[tuple[int, int, int]]:
 
 def tuned(runs: dict[str, Any], loads: Loads, rounds: int = 2) -> list[tuple[int, int, int]]:
     """vLLM's table with the fixed numbers that are best in the mixed load, at each concurrency."""
-    best = {}
+    best, fixed = {}, {name: runs[name] for name in map(str, FIXED)}
     for concurrency in sorted({phase[0] for phase in MIXED}):
         phases = [phase for phase in MIXED if phase[0] == concurrency]
-        fixed = {name: runs[name] for name in map(str, FIXED)}
         speeds = in_turns(fixed, partial(loads.of, phases), rounds, f"table, {concurrency}")
         best[concurrency] = int(best_fixed(speeds))
     return table_of(best)
 
 
-def measured(args: argparse.Namespace, engine: Engine, bare: Engine, loads: Loads) -> tuple[dict[str, Speeds], Any]:
+def measured(
+    args: argparse.Namespace, phases: Sequence[Phase], engine: Engine, bare: Engine, loads: Loads
+) -> tuple[dict[str, Speeds], Any]:
     ways: dict[str, Any] = {**{str(k): k for k in FIXED}, "adaptive": "adaptive"}
     runs = {name: partial(engine.run, way) for name, way in ways.items()}
     engine.run(0, loads.shapes(SHAPES))
@@ -165,7 +170,6 @@ def measured(args: argparse.Namespace, engine: Engine, bare: Engine, loads: Load
     greedy = {name: run(loads.of([(16, 96, (GREEDY,))], 0)).tokens for name, run in runs.items()}
     assert all(tokens == greedy["0"] for tokens in greedy.values()), "the number of drafts must not change the tokens"
     contestants: dict[str, Any] = {**runs, "no head": partial(bare.run, None)}
-    phases = [phase for phase in UNIFORM if phase[0] in args.concurrency]
     runs["adaptive"](loads.of(phases, 1))  # a server that has run a while
     found: dict[str, Speeds] = {}
     for phase in phases:
@@ -181,12 +185,12 @@ def measured(args: argparse.Namespace, engine: Engine, bare: Engine, loads: Load
     return found, table
 
 
-def gap(args: argparse.Namespace, loads: Loads, start: Callable[[], tuple[Engine, Engine]]) -> dict[str, list[float]]:
+def gap(phases: Sequence[Phase], loads: Loads, start: Callable[[], tuple[Engine, Engine]]) -> dict[str, list[float]]:
     """By uniform load: fixed 0 against no head, one number for each start of both."""
     found: dict[str, list[float]] = {}
     for _ in range(STARTS):
         engine, bare = start()
-        for phase in (phase for phase in UNIFORM if phase[0] in args.concurrency):
+        for phase in phases:
             contestants = {"0": partial(engine.run, 0), "no head": partial(bare.run, None)}
             speeds = in_turns(contestants, partial(loads.of, [phase]), 3, f"0 against no head, {phase[0]}")
             later = {name: values[1:] for name, values in speeds.items()}  # the first one warms up
@@ -239,18 +243,24 @@ def main() -> None:
         return engine, Engine("bare", args.model, None, 0, max(CONCURRENCY), length)
 
     engine, bare = start()
-    found, table = measured(args, engine, bare, loads)
+    phases = [phase for phase in UNIFORM if phase[0] in args.concurrency]
+    found, table = measured(args, phases, engine, bare, loads)
     engine.close()
     bare.close()
     draw(found, args.output.with_suffix(".png"))
-    gaps = gap(args, loads, start)
-    console.print(shown(found, gaps))
-    console.print(f"vLLM's table: {table}")
     content = {
         "question": __doc__.splitlines()[0], "command": " ".join(sys.argv), "provenance": provenance(),
-        "tokens_per_second": found, "table": table, "fixed_0_against_no_head": gaps,
+        "tokens_per_second": found, "table": table,
     }  # fmt: skip
-    replace_file(args.output, (json.dumps(content, indent=1) + "\n").encode())
+
+    def write() -> None:
+        replace_file(args.output, (json.dumps(content, indent=1) + "\n").encode())
+
+    write()  # what follows takes minutes more
+    content["fixed_0_against_no_head"] = gaps = gap(phases, loads, start)
+    write()
+    console.print(shown(found, gaps))
+    console.print(f"vLLM's table: {table}")
     console.print(f"written: {args.output}, {args.output.with_suffix('.png')}")
 
 
