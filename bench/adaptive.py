@@ -1,20 +1,23 @@
 """Does drafting that adapts make more tokens per second than any fixed number of drafts?
 
-One real engine, compiled, of which the number of drafts is switched between loads: fixed 0, 1, 2, 3, 5; vLLM's own
-table by batch size; and adaptive. All take turns, in another order each round. Greedy tokens must be the same with
-each.
+One real engine, compiled, kept at a number of requests in flight, a new one for each that ends; the number of drafts is
+switched while they run: fixed 0, 1, 2, 3, 5; vLLM's own table by batch size; and adaptive. All take turns of about a
+second, in another order each round: the speed of a machine that is shared changes by a third from one minute to the
+next, so only neighbours in time can be compared. Greedy tokens must be the same with each.
 
     uniform     all requests at temperature 1, at concurrency 1, 4, 16, 64, 256
     mixed       by turns 1 request at temperature 1, 256 at temperature 1, 16 that sample in four ways, 256 greedy ones,
-                4 by nucleus. The table has at each concurrency the number that was best there in two rounds before,
-                of this very load
+                4 by nucleus; in a round each for all in turn. A round's speed is that of so many tokens in each, one
+                behind the other. The table has at each concurrency the number that was best there in a few rounds
+                before, of this very load
 
-The best fixed number, against which a round is held, is the one that is best in the other rounds: the best of all
-rounds would be partly the luckiest. Then the gap between fixed 0 and a server without a head: each is started anew a
-few times, since the speed of a process depends on where its memory happens to lie.
+Ratios are medians over rounds, of what was measured in the same round. The best fixed number, against which a round is
+held, is the one that is best in the other rounds: the best of all rounds would be partly the luckiest. Then the gap
+between fixed 0 and a server without a head: each is started anew a few times, since the speed of a process depends on
+where its memory happens to lie.
 
     python bench/adaptive.py                       about 40 minutes on two cores
-    python bench/adaptive.py --rounds 3 --output /tmp/adaptive.json
+    python bench/adaptive.py --rounds 6 --mixed-rounds 3 --output /tmp/adaptive.json
 """
 
 import argparse
@@ -22,8 +25,8 @@ import json
 import random
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,7 +35,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from _adaptive.engine import Answer, Engine, Load
+from _adaptive.engine import Engine, Load, Request
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import track
@@ -49,13 +52,15 @@ CONCURRENCY = (1, 4, 16, 64, 256)
 GREEDY, NUCLEUS, PLAIN, HOT = (
     {"temperature": 0.0}, {"temperature": 0.7, "top_p": 0.9}, {"temperature": 1.0}, {"temperature": 1.5}
 )  # fmt: skip
-Phase = tuple[int, int, tuple[dict[str, Any], ...]]  # concurrency, requests, ways of sampling
-UNIFORM: tuple[Phase, ...] = tuple((c, n, (PLAIN,)) for c, n in zip(CONCURRENCY, (8, 36, 96, 192, 320), strict=True))
-MIXED: tuple[Phase, ...] = (
-    (1, 6, (PLAIN,)), (256, 256, (PLAIN,)), (16, 96, (GREEDY, NUCLEUS, PLAIN, HOT)), (256, 256, (GREEDY,)),
-    (4, 24, (NUCLEUS,)),
+Phase = tuple[int, tuple[dict[str, Any], ...]]  # concurrency, ways of sampling
+UNIFORM: dict[int, Phase] = {concurrency: (concurrency, (PLAIN,)) for concurrency in CONCURRENCY}
+MIXED: tuple[tuple[Phase, int], ...] = (  # each with so many tokens of a round
+    ((1, (PLAIN,)), 400), ((256, (PLAIN,)), 16000), ((16, (GREEDY, NUCLEUS, PLAIN, HOT)), 6000),
+    ((256, (GREEDY,)), 16000), ((4, (NUCLEUS,)), 1500),
 )  # fmt: skip
 SHAPES = 64 * (max(FIXED) + 1) + 2 * LENGTH  # numbers of tokens in a step that are met before anything is measured
+TUNING = 4  # rounds from which vLLM's table is filled
+WARM = 3  # turns of adaptive drafting before a load is measured
 STARTS = 3  # of a server with a head and one without, for the gap between them
 Speeds = dict[str, list[float]]  # tokens per second by contestant, a round each
 
@@ -65,67 +70,63 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, default=EXAMPLE / "model")
     parser.add_argument("--head", type=Path, default=EXAMPLE / "head")
     parser.add_argument("--corpus", type=Path, default=EXAMPLE / "corpus.py", help="where prompts come from")
-    parser.add_argument("--rounds", type=int, default=8, help="in each of which every contestant has its turn")
+    parser.add_argument("--rounds", type=int, default=20, help="in each of which every contestant has its turn")
+    parser.add_argument("--mixed-rounds", type=int, default=12, help="of the mixed load; 0 leaves it out")
     parser.add_argument(
         "--concurrency", type=int, nargs="*", default=CONCURRENCY, choices=CONCURRENCY, help="of the uniform loads"
     )
-    parser.add_argument("--no-mixed", action="store_true", help="leave the mixed load out")
     parser.add_argument("--tokens", type=int, default=64, help="that a request generates")
     parser.add_argument("--output", type=Path, default=Path("bench/results/adaptive.json"), help="a plot beside it")
     args = parser.parse_args()
-    if args.rounds < 2:
-        parser.error(f"--rounds {args.rounds}: at least 2, since a round is held against what is best in the others")
+    for name, rounds in (("--rounds", args.rounds), ("--mixed-rounds", args.mixed_rounds or 2)):
+        if rounds < 2:
+            parser.error(f"{name} {rounds}: at least 2, since a round is held against what is best in the others")
     return args
 
 
-class Loads:
-    """Made of prompts; a round has its own."""
-
-    def __init__(self, prompts: list[list[int]], tokens: int) -> None:
-        self._prompts, self._tokens = prompts, tokens
-
-    def of(self, phases: Sequence[Phase], turn: int) -> list[Load]:
-        return [self._load(*phase, turn) for phase in phases]
-
-    def shapes(self, most: int) -> list[Load]:
-        """Steps of 1, 2, 3 ... most tokens: vLLM on a CPU compiles something for each number when it first meets it."""
-        longest = LENGTH + self._tokens
-        found = []
-        for total in range(1, most + 1):
-            lengths = [longest] * (total // longest) + [total % longest] * (total % longest > 0)
-            found.append(
-                Load(len(lengths), [([7] * length, {"temperature": 0.0, "max_tokens": 1}) for length in lengths])
-            )
-        return found
-
-    def _load(self, concurrency: int, count: int, kinds: Sequence[dict[str, Any]], turn: int) -> Load:
-        at = [(turn * 37 + i) % len(self._prompts) for i in range(count)]
-        params = [{**kinds[i % len(kinds)], "max_tokens": self._tokens} for i in range(count)]
-        return Load(concurrency, [(self._prompts[i], one) for i, one in zip(at, params, strict=True)])
+def shapes(most: int, longest: int) -> list[list[Request]]:
+    """Steps of 1, 2, 3 ... most tokens: vLLM on a CPU compiles something for each number when it first meets it."""
+    found = []
+    for total in range(1, most + 1):
+        lengths = [longest] * (total // longest) + [total % longest] * (total % longest > 0)
+        found.append([([7] * length, {"temperature": 0.0, "max_tokens": 1}) for length in lengths])
+    return found
 
 
 def in_turns(
-    contestants: Mapping[str, Callable[[list[Load]], Answer]],
-    loads: Callable[[int], list[Load]],
-    rounds: int,
-    what: str,
+    contestants: Mapping[str, tuple[Engine, Any]], loads: Sequence[tuple[Load, float]], rounds: int, what: str
 ) -> Speeds:
-    """Every contestant in every round, in another order each."""
+    """Every contestant in every round, in another order each. contestants: engine and way of drafting. loads: kept by
+    turns, each with so many tokens of a round, as whose speed counts what all of them take.
+    """
     names = list(contestants)
     speeds: Speeds = {name: [] for name in names}
     order = random.Random(0)
-    for turn in track(range(rounds), what, console=Console(stderr=True), transient=True):
-        order.shuffle(names)
+    for _ in track(range(rounds), what, console=Console(stderr=True), transient=True):
+        seconds = dict.fromkeys(names, 0.0)
+        for load, tokens in loads:
+            for engine in {id(engine): engine for engine, _ in contestants.values()}.values():
+                engine.keep(load)
+            order.shuffle(names)
+            for name in names:
+                engine, way = contestants[name]
+                seconds[name] += tokens / engine.turn(way)
+        total = sum(tokens for _, tokens in loads)
         for name in names:
-            speeds[name].append(contestants[name](loads(turn)).speed)
+            speeds[name].append(total / seconds[name])
     return speeds
 
 
 def best_fixed(speeds: Speeds, without: int | None = None) -> str:
-    """By the median over all rounds, or all but one."""
+    """By the median over all rounds, or all but one, of the speed against that of all fixed numbers in the round."""
+    fixed = [speeds[str(k)] for k in FIXED]
 
     def speed(name: str) -> float:
-        return statistics.median(speed for turn, speed in enumerate(speeds[name]) if turn != without)
+        return statistics.median(
+            speed / statistics.fmean(others)
+            for turn, (speed, *others) in enumerate(zip(speeds[name], *fixed, strict=True))
+            if turn != without
+        )
 
     return max(map(str, FIXED), key=speed)
 
@@ -150,54 +151,69 @@ def table_of(best: dict[int, int]) -> list[tuple[int, int, int]]:
     ]  # fmt: skip
 
 
-def tuned(runs: dict[str, Any], loads: Loads, rounds: int = 2) -> list[tuple[int, int, int]]:
-    """vLLM's table with the fixed numbers that are best in the mixed load, at each concurrency."""
-    best, fixed = {}, {name: runs[name] for name in map(str, FIXED)}
-    for concurrency in sorted({phase[0] for phase in MIXED}):
-        phases = [phase for phase in MIXED if phase[0] == concurrency]
-        speeds = in_turns(fixed, partial(loads.of, phases), rounds, f"table, {concurrency}")
-        best[concurrency] = int(best_fixed(speeds))
-    return table_of(best)
+class Bench:
+    """What is measured, of engines that are there."""
 
+    def __init__(self, args: argparse.Namespace, prompts: list[list[int]], engine: Engine, bare: Engine) -> None:
+        self._args, self._prompts, self._engine, self._bare = args, prompts, engine, bare
+        self._fixed: dict[str, tuple[Engine, Any]] = {str(k): (engine, k) for k in FIXED}
+        self._none = {"no head": (bare, None)}
+        for one, way in ((engine, 0), (bare, None)):
+            for requests in shapes(SHAPES, LENGTH + args.tokens):
+                one.complete(way, requests)
 
-def measured(
-    args: argparse.Namespace, phases: Sequence[Phase], engine: Engine, bare: Engine, loads: Loads
-) -> tuple[dict[str, Speeds], Any]:
-    ways: dict[str, Any] = {**{str(k): k for k in FIXED}, "adaptive": "adaptive"}
-    runs = {name: partial(engine.run, way) for name, way in ways.items()}
-    engine.run(0, loads.shapes(SHAPES))
-    bare.run(None, loads.shapes(SHAPES))
-    greedy = {name: run(loads.of([(16, 96, (GREEDY,))], 0)).tokens for name, run in runs.items()}
-    assert all(tokens == greedy["0"] for tokens in greedy.values()), "the number of drafts must not change the tokens"
-    contestants: dict[str, Any] = {**runs, "no head": partial(bare.run, None)}
-    runs["adaptive"](loads.of(phases, 1))  # a server that has run a while
-    found: dict[str, Speeds] = {}
-    for phase in phases:
-        load = f"uniform, {phase[0]}"
-        found[load] = in_turns(contestants, partial(loads.of, [phase]), args.rounds, load)
-        print({name: round(statistics.median(speeds)) for name, speeds in found[load].items()}, file=sys.stderr)
-    if args.no_mixed:
-        return found, None
-    table = tuned(runs, loads)
-    contestants["table"] = partial(engine.run, table)
-    runs["adaptive"](loads.of(MIXED, 0))
-    found["mixed"] = in_turns(contestants, partial(loads.of, MIXED), args.rounds, "mixed")
-    return found, table
+    def _load(self, phase: Phase) -> Load:
+        concurrency, kinds = phase
+        return Load(concurrency, kinds, self._prompts, self._args.tokens)
 
+    def check_equal(self) -> None:
+        """RuntimeError: the number of drafts changes greedy tokens."""
+        requests = [(ids, {"temperature": 0.0, "max_tokens": self._args.tokens}) for ids in self._prompts[:16]]
+        plain = self._engine.complete(0, requests)
+        for way in (*FIXED, "adaptive"):
+            if self._engine.complete(way, requests) != plain:
+                raise RuntimeError(f"greedy tokens differ with {way} drafts and none")
 
-def gap(phases: Sequence[Phase], loads: Loads, start: Callable[[], tuple[Engine, Engine]]) -> dict[str, list[float]]:
-    """By uniform load: fixed 0 against no head, one number for each start of both."""
-    found: dict[str, list[float]] = {}
-    for _ in range(STARTS):
-        engine, bare = start()
-        for phase in phases:
-            contestants = {"0": partial(engine.run, 0), "no head": partial(bare.run, None)}
-            speeds = in_turns(contestants, partial(loads.of, [phase]), 3, f"0 against no head, {phase[0]}")
-            later = {name: values[1:] for name, values in speeds.items()}  # the first one warms up
-            found.setdefault(f"uniform, {phase[0]}", []).append(against(later, "0", "no head")["ratio"])
-        engine.close()
-        bare.close()
-    return found
+    def uniform(self) -> dict[str, Speeds]:
+        contestants = {**self._fixed, "adaptive": (self._engine, "adaptive"), **self._none}
+        found: dict[str, Speeds] = {}
+        for concurrency in self._args.concurrency:
+            load, name = self._load(UNIFORM[concurrency]), f"uniform, {concurrency}"
+            self._warm(load)
+            found[name] = in_turns(contestants, [(load, 1)], self._args.rounds, name)
+            print({name: round(statistics.median(speeds)) for name, speeds in found[name].items()}, file=sys.stderr)
+        return found
+
+    def mixed(self) -> tuple[Speeds, list[tuple[int, int, int]]]:
+        """And vLLM's table."""
+        loads = [(self._load(phase), tokens) for phase, tokens in MIXED]
+        best = {}
+        for concurrency in sorted({load.concurrency for load, _ in loads}):
+            mine = [(load, tokens) for load, tokens in loads if load.concurrency == concurrency]
+            best[concurrency] = int(best_fixed(in_turns(self._fixed, mine, TUNING, f"table, {concurrency}")))
+        table = table_of(best)
+        for load, _ in loads:
+            self._warm(load)
+        contestants = {
+            **self._fixed, "table": (self._engine, table), "adaptive": (self._engine, "adaptive"), **self._none
+        }  # fmt: skip
+        return in_turns(contestants, loads, self._args.mixed_rounds, "mixed"), table
+
+    def _warm(self, load: Load) -> None:
+        """A server that has run a while under such a load."""
+        self._engine.keep(load)
+        for _ in range(WARM):
+            self._engine.turn("adaptive")
+
+    def gaps(self) -> dict[str, float]:
+        """By uniform load: fixed 0 against no head."""
+        found = {}
+        for concurrency in self._args.concurrency:
+            load, contestants = self._load(UNIFORM[concurrency]), {"0": self._fixed["0"], **self._none}
+            speeds = in_turns(contestants, [(load, 1)], self._args.rounds, f"0 against no head, {concurrency}")
+            found[f"uniform, {concurrency}"] = ratio = against(speeds, "0", "no head")["ratio"]
+            print(f"0 against no head, {concurrency}: {ratio:.3f}", file=sys.stderr)
+        return found
 
 
 def shown(found: dict[str, Speeds], gaps: dict[str, list[float]]) -> Table:
@@ -235,32 +251,40 @@ def main() -> None:
     args, console = parse(), Console(width=None if sys.stdout.isatty() else 200)
     make_writable(args.output.parent)
     cut = cut_prompts(held_out_documents(args.corpus), args.model, 128, LENGTH, LENGTH)
-    loads = Loads([prompt.token_ids for prompt in cut], args.tokens)
+    prompts = [prompt.token_ids for prompt in cut]
     length = LENGTH + args.tokens + 8
 
-    def start() -> tuple[Engine, Engine]:
+    @contextmanager
+    def started() -> Iterator[Bench]:
         engine = Engine("adaptive", args.model, args.head, max(FIXED), max(CONCURRENCY), length)
-        return engine, Engine("bare", args.model, None, 0, max(CONCURRENCY), length)
+        bare = Engine("bare", args.model, None, 0, max(CONCURRENCY), length)
+        yield Bench(args, prompts, engine, bare)
+        engine.close()
+        bare.close()
 
-    engine, bare = start()
-    phases = [phase for phase in UNIFORM if phase[0] in args.concurrency]
-    found, table = measured(args, phases, engine, bare, loads)
-    engine.close()
-    bare.close()
-    draw(found, args.output.with_suffix(".png"))
-    content = {
-        "question": __doc__.splitlines()[0], "command": " ".join(sys.argv), "provenance": provenance(),
-        "tokens_per_second": found, "table": table,
-    }  # fmt: skip
+    content: dict[str, Any] = {"question": __doc__.splitlines()[0], "command": " ".join(sys.argv)}
 
-    def write() -> None:
+    def write() -> None:  # what follows takes minutes more
+        content["provenance"] = provenance()
         replace_file(args.output, (json.dumps(content, indent=1) + "\n").encode())
 
-    write()  # what follows takes minutes more
-    content["fixed_0_against_no_head"] = gaps = gap(phases, loads, start)
-    write()
+    with started() as bench:
+        bench.check_equal()
+        content["tokens_per_second"] = found = bench.uniform()
+        draw(found, args.output.with_suffix(".png"))
+        write()
+        if args.mixed_rounds:
+            found["mixed"], content["table"] = bench.mixed()
+            write()
+    gaps: dict[str, list[float]] = {}
+    content["fixed_0_against_no_head"] = gaps
+    for _ in range(STARTS):
+        with started() as bench:
+            for load, ratio in bench.gaps().items():
+                gaps.setdefault(load, []).append(ratio)
+        write()
     console.print(shown(found, gaps))
-    console.print(f"vLLM's table: {table}")
+    console.print(f"vLLM's table: {content.get('table')}")
     console.print(f"written: {args.output}, {args.output.with_suffix('.png')}")
 
 

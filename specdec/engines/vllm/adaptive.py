@@ -86,6 +86,11 @@ class AdaptiveDrafts:
         kind = bucket_of(params.temperature, max(params.top_k, 0), params.top_p, params.min_p)
         self._planner.admit(request.request_id, GREEDY if kind is None else kind)
 
+    def forget(self, request_id: str) -> None:
+        """The request is over."""
+        self._seeded.discard(request_id)
+        self._planner.forget(request_id)
+
     def begin(self, running: Iterable[Any]) -> None:
         self._began = time.perf_counter()
         self._learn(self._began)
@@ -94,8 +99,7 @@ class AdaptiveDrafts:
 
     def scheduled(self, output: Any) -> None:
         for request_id in output.finished_req_ids:
-            self._seeded.discard(request_id)
-            self._planner.forget(request_id)
+            self.forget(request_id)
         if output.num_scheduled_tokens:
             self._begun[id(output)] = self._began
 
