@@ -11,6 +11,7 @@ import json
 import os
 import uuid
 from collections import Counter
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,9 @@ FIELDS = {
 }
 GAUGES = {"draft_rows_bytes": 1, "steering_programs": 1, "drafts_per_step": 1}
 MEANS = ("drafts_per_step",)  # of gauges: of several workers (data parallel) the mean is told, of others the sum
-SIZE = sum(FIELDS.values()) + sum(GAUGES.values())
+_COUNTS = FIELDS | GAUGES
+BEGINS = dict(zip(_COUNTS, accumulate([0, *_COUNTS.values()]), strict=False))  # where each begins in the cells
+SIZE = sum(_COUNTS.values())
 NUM_GAUGES = sum(GAUGES.values())  # the last cells
 DIRECTORY_VARIABLE = "SPECDEC_METRICS_DIR"
 Counts = dict[str, list[float]]  # field -> its cells, as plain values
@@ -51,11 +54,7 @@ Labels = tuple[tuple[str, str], ...]  # sorted
 
 def layout(cells: np.ndarray) -> dict[str, np.ndarray]:
     """Views [n] of each field in the flat cells [SIZE]."""
-    views, start = {}, 0
-    for name, count in {**FIELDS, **GAUGES}.items():
-        views[name] = cells[start : start + count]
-        start += count
-    return views
+    return {name: cells[BEGINS[name] : BEGINS[name] + count] for name, count in _COUNTS.items()}
 
 
 class CellFile:

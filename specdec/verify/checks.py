@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from specdec import _C
 from specdec.errors import BadLogitsError, SpecdecError
 from specdec.sampling import SamplingBatch
 from specdec.verify.types import NUM_STATS, Draft
@@ -127,8 +128,8 @@ def _check_row_index(index: Tensor | None, n: int, rows: int) -> None:
         return
     if index.shape != (n,) or index.dtype != torch.int64:
         raise SpecdecError(f"rows is {index.dtype} {list(index.shape)}: pass int64 [{n}], one entry per draft.")
-    if index.device.type == "cpu" and n:  # elsewhere looking would mean waiting for the device
-        low, high = (int(x) for x in index.aminmax())
-        if low < -1 or high >= rows:
-            wrong = low if low < -1 else high
-            raise SpecdecError(f"rows holds {wrong}: draft logits have {rows} rows, and -1 means that none is kept.")
+    if index.device.type != "cpu":  # looking would mean waiting for the device
+        return
+    wrong = _C.first_outside(index.contiguous().data_ptr(), n, -1, rows - 1)
+    if wrong is not None:
+        raise SpecdecError(f"rows holds {wrong}: draft logits have {rows} rows, and -1 means that none is kept.")

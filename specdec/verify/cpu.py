@@ -62,6 +62,7 @@ def _verify(kernel: Callable[..., tuple[int, int, int] | None], given: VerifyInp
     accepted = torch.empty(batch, dtype=torch.int32)
     probability = torch.empty(n, dtype=torch.float32)
     alpha = torch.empty(n, dtype=torch.float32) if given.expected_acceptance else None
+    bad_row = torch.empty(batch, dtype=torch.int32) if given.on_bad_row == "repair" else None
     token_ids = draft.token_ids.contiguous()
     stats = None if draft.row_stats is None else draft.row_stats.contiguous()
     rows = None if draft.rows is None or draft.logits is None else draft.rows.contiguous()
@@ -82,18 +83,19 @@ def _verify(kernel: Callable[..., tuple[int, int, int] | None], given: VerifyInp
             accepted.data_ptr(),
             0 if alpha is None else alpha.data_ptr(),
             probability.data_ptr(),
+            0 if bad_row is None else bad_row.data_ptr(),
             torch.get_num_threads(),
         )
 
     fault = run(given.target_logits)
-    bad_row = torch.full((batch,), -1, dtype=torch.int32) if given.on_bad_row == "repair" else None
+    broken = None
     if bad_row is not None and fault is not None and fault[0] == _BAD_ROW:
         per_request = torch.tensor(counts, dtype=torch.int64) + 1
-        bad_row = first_bad_rows(given.target_logits, torch.arange(batch).repeat_interleave(per_request), batch)
+        broken = first_bad_rows(given.target_logits, torch.arange(batch).repeat_interleave(per_request), batch)
         fault = run(repaired(given.target_logits))
     if fault is not None:
         raise _error(fault, sampling, "target")
-    return VerifyOutput(tokens, accepted, alpha, probability, bad_row)
+    return VerifyOutput(tokens, accepted, alpha, probability, bad_row if broken is None else broken)
 
 
 def sample_draft(logits: Tensor, sampling: SamplingBatch, step: int, on_bad_row: OnBadRow) -> tuple[Tensor, Tensor]:

@@ -3,10 +3,13 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -150,3 +153,55 @@ def test_a_reader_never_sees_a_file_without_its_labels(folder: Path) -> None:
     for path in folder.glob("*.cells"):
         assert json.loads(path.with_suffix(".json").read_text()) == {"model_name": "tiny"}
     assert not list(folder.glob("*.new"))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, MAX_POSITIONS + 2), st.floats(0, 1), st.booleans(), st.booleans()), max_size=8),
+    st.sampled_from([np.int32, np.int64, np.float32]),
+)
+def test_a_step_is_counted_as_one_request_after_another_would_be(
+    requests: list[tuple[int, float, bool, bool]], integers: type
+) -> None:
+    drafts = [count for count, *_ in requests]
+    kept = [round(share * count) for count, share, *_ in requests]
+    unfinished, mine = (np.array([request[i] for request in requests], dtype=bool) for i in (2, 3))
+    probability = np.random.default_rng(0).uniform(size=sum(drafts)).astype(np.float32)
+    expected: Counter[str] = Counter()
+    first = 0
+    for count, accepted, left_out, counted in zip(drafts, kept, unfinished, mine, strict=True):
+        chances, first = probability[first : first + count], first + count
+        chances[accepted + 1 :] = NAN
+        if left_out or not counted:
+            continue
+        names = ["undrafted_steps 0"]
+        if count:
+            names = ["steps 0", f"tokens_per_step {min(accepted, MAX_POSITIONS) + 1}"]
+            names += [f"draft_tokens {i}" for i in range(count)] + [f"accepted {i}" for i in range(accepted)]
+            names += [f"reached {i}" for i in range(min(accepted + 1, count))]
+            names += [f"recovered {accepted}"] if accepted < count else [f"bonus {min(count, MAX_POSITIONS)}"]
+            for i, chance in enumerate(chances[: accepted + 1]):
+                expected[f"expected_sum {i}"] += chance
+        expected.update(names)
+    counters = StepCounters(None, {})
+    counters.record(drafts, np.array(kept, dtype=integers), probability, unfinished.astype(integers), mine)
+    found = {
+        f"{name} {i}": value for name, view in counters.views.items() for i, value in enumerate(view.tolist()) if value
+    }
+    inside = {
+        name: value for name, value in expected.items()
+        if value and (int(name.split()[1]) < MAX_POSITIONS or name.startswith(("bonus", "tokens_per_step")))
+    }  # fmt: skip
+    assert found == pytest.approx(inside)
+
+
+@pytest.mark.parametrize(
+    ("drafts", "accepted", "probability"),
+    [([2], [3], [1.0, 1.0]), ([2], [1], [1.0]), ([2, 1], [1], [1.0] * 3), ([2], [NAN], [1.0, 1.0]), ([-1], [0], [])],
+)
+def test_figures_that_do_not_fit_together_are_refused(
+    drafts: list[int], accepted: list[float], probability: list[float]
+) -> None:
+    counters = StepCounters(None, {})
+    with pytest.raises(ValueError):
+        counters.record(drafts, np.array(accepted), np.array(probability))
+    assert not any(view.any() for view in counters.views.values())

@@ -68,13 +68,13 @@ class Figures:
         accepted, bad, unfinished, probability, *rest = self.arrays()
         lost = int(rest.pop()[0]) if self.lost is None else self.lost
         looked = rest or [NOTHING] * 3
-        return Landed(self.batch, accepted, bad, unfinished == 0, probability, lost, self.looked, *looked)
+        return Landed(self.batch, accepted, bad, unfinished, probability, lost, self.looked, *looked)
 
 
 @dataclass(frozen=True, eq=False)
 class Landed:
-    """Figures on the host; gains: whether a request gains a token in this step, bool [B]. own: entropies of the rows of
-    those that ask, one request's behind the other's.
+    """Figures on the host; unfinished [B]: not 0 where a request gains no token in this step. own: entropies of the
+    rows of those that ask, one request's behind the other's.
 
     A step without drafts, which has little to tell, touches few of the parts: each costs it some microseconds.
     """
@@ -82,13 +82,18 @@ class Landed:
     batch: Batch
     num_accepted: np.ndarray  # integers, as float32 where they came that way
     bad: np.ndarray
-    gains: np.ndarray
+    unfinished: np.ndarray
     probability: np.ndarray
     lost: int
     looked: np.ndarray
     overlap: np.ndarray
     entropy: np.ndarray
     own: np.ndarray
+
+    @cached_property
+    def gains(self) -> np.ndarray:
+        """bool [B]: whether a request gains a token."""
+        return self.unfinished == 0
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -108,18 +113,10 @@ class Landed:
     def count(self, counters: TenantCounters) -> None:
         """Adds the step to the counters."""
         batch = self.batch
-        everybody = [(counters.own, True)]
-        for one, whose in everybody if batch.tenants is None else counters.groups(batch.tenants):
-            mine = self.gains if whose is True else self.gains & whose
-            if not len(self.probability):
-                one.record_undrafted(int(mine.sum()))
-                continue
-            if mine.all():
-                one.record(self.counts, self.accepted, self.probability)
-            else:
-                one.record(self.counts[mine], self.accepted[mine], self.probability[mine[self.of_draft]])
+        for one, mine in [(counters.own, None)] if batch.tenants is None else counters.groups(batch.tenants):
+            one.record(batch.num_drafts, self.num_accepted, self.probability, self.unfinished, mine)
             if len(self.looked):
-                self._count_looked(one, mine)
+                self._count_looked(one, self.gains if mine is None else self.gains & mine)
         if self.lost:
             counters.own.record_lost(self.lost)
 
