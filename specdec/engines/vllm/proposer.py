@@ -23,9 +23,18 @@ class MTPProposer(EagleProposer):
     """
 
     def attach(
-        self, runner: Any, table: RequestTable, store: DraftStore | None, scales: DraftScales | None, backend: str
+        self,
+        runner: Any,
+        table: RequestTable,
+        store: DraftStore | None,
+        scales: DraftScales | None,
+        backend: str,
+        never: bool = False,
     ) -> None:
-        """store None: greedy drafts, verified as one-hot. scales None: all are 1."""
+        """store None: greedy drafts, verified as one-hot. scales None: all are 1. never: no step asks for drafts, so
+        that nothing is ever read from the head's cache.
+        """
+        self._never = never
         self._runner, self._table, self._store, self._backend = runner, table, store, backend
         self._scales = scales
         self._waiting, self._verifies = WaitingRows(self.max_num_tokens), False
@@ -87,6 +96,8 @@ class MTPProposer(EagleProposer):
         Rows with drafts among them may have been rejected, and M-RoPE's positions are three.
         """
         request_ids = self._runner.input_batch.req_ids
+        if self._never:
+            return rows.token_ids.new_empty(len(request_ids), 0, dtype=torch.int64)
         if self._verifies or rows.positions.dim() != 1 or not self._waiting.have_room(request_ids, rows):
             return None
         self._waiting.keep(request_ids, rows)

@@ -152,7 +152,8 @@ def install(runner: Any, settings: Settings, count: bool) -> Reporter:
             scales = draft_scales_of(runner, settings)
             store = DraftStore(speculative.num_speculative_tokens, most, runner.device)
         runner.drafter = MTPProposer(runner.vllm_config, runner.device, runner)
-        runner.drafter.attach(runner, table, store, scales, settings.verify.backend)
+        never = settings.drafts.count == 0
+        runner.drafter.attach(runner, table, store, scales, settings.verify.backend, never)
         when_removed(runner, runner.drafter.forget)
         # vLLM gives up the whole batch's drafts when one request comes near max_model_len. The drafting loop bounds
         # positions and slots by itself, and the scheduler cuts drafts at the limit, so the others may go on.

@@ -37,6 +37,8 @@ def test_a_number_of_drafts_that_holds_for_all(prompts: list[list[int]]) -> None
     none = run_child(ours(4, settings={"drafts": {"count": 0}}), given)
     assert none.tokens(0) == two.tokens(0) and none.specdec["specdec_verify_steps_total"] == 0
     assert none.specdec["specdec_undrafted_steps_total"] == 12 * 40
+    phases = [none.specdec.get(f"specdec_phase_seconds_count{{{phase}}}", 0) for phase in ("target", "draft")]
+    assert phases[0] > 0 and phases[1] == 0, "the head goes over nothing where it is never asked"
 
 
 @pytest.mark.parametrize(
