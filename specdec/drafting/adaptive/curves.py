@@ -7,7 +7,7 @@ from bisect import bisect_left, insort
 from functools import lru_cache
 
 KNOTS = [2**power for power in range(14)]  # 1 ... 8192
-SLOWEST = 0.03  # of the share by which a value still moves a knot that has seen many
+SLOWEST = 0.03
 OUTLIER = 2.0  # values so many times the expected one count as this: a machine stands still now and then
 SURE = 3  # values, from which on a knot is believed
 # Before that, of an error's share: what is slow at first may be what a shape costs once.
@@ -19,7 +19,9 @@ class Curve:
     count; of one knot alone, a flat one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, slowest: float = SLOWEST) -> None:
+        """slowest: of the share by which a value still moves a knot that has seen many."""
+        self._slowest = slowest
         self._known: list[int] = []  # places of knots that were seen, in order
         self._values = [0.0] * len(KNOTS)
         self._seen = [0.0] * len(KNOTS)
@@ -47,7 +49,7 @@ class Curve:
             if not self._seen[knot]:
                 insort(self._known, knot)
             early = DOWN if error < 0 else UP
-            share = early if self._seen[knot] < SURE else max(1 / (1 + self._seen[knot]), SLOWEST)
+            share = early if self._seen[knot] < SURE else max(1 / (1 + self._seen[knot]), self._slowest)
             self._seen[knot] += weight
             self._values[knot] += share * weight / norm * error
 

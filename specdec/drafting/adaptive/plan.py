@@ -14,17 +14,21 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from specdec.drafting.adaptive.acceptance import RunningAcceptance
-from specdec.drafting.adaptive.costs import Costs
+from specdec.drafting.adaptive.costs import SETTLED, Costs
 from specdec.drafting.adaptive.curves import nearest
 
-EVERY = 8  # steps, after which the plan is made anew; at once where the number of requests has changed much
+EVERY, SELDOM = 8, 32  # steps, after which the plan is made anew: twice as many each time that nothing came of it, up
+# to the second; at once where the number of requests has changed much
 BETTER = 1.01  # what another number of passes must be expected to gain
+CUTTING = 1.03  # what leaving drafts out must be: what it saves is told by small differences between what steps take
 TRIES = 3  # steps of each kind where the number of requests is new
 PATIENCE = 4  # times as many are spent at most: there may be none that tells something
 CROWD, FEWER = 16, 4  # with more requests than that, one step in so many says enough about acceptance
-TRIAL = 3  # steps of a trial: the rows of the first are those that were asked for before it, of the second are new
+TRIAL = SETTLED  # steps of a trial
 RARELY = 16  # steps between trials at least
-SHARE = 0.01  # of the time that may be lost by trying what is expected to be worse
+SHARE, EARLY = 0.005, 0.02  # of the time that may be lost by trying what is expected to be worse; at first, with a number
+# of requests that is new
+NEW = 4.0  # in steps with that number: SHARE is reached after NEW / SHARE of them
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,11 @@ class Planner:
         self.passes = most  # of the head in the step that was planned last
         self._choice = _Choice(most, {}, {most: 0.0}, {most: 0.0})
         self._cuts: dict[str, int] = {}
-        self._age, self._size = EVERY, 0
+        self._age, self._size, self._every = EVERY, 0, EVERY
         self._budget, self._turn, self._steps = 0.0, 0, 0
         self._trying, self._left = most, 0  # the number of passes that is tried, for so many steps yet
         self._tried: Counter[tuple[int, int]] = Counter()  # by passes, and requests
+        self._met: Counter[int] = Counter()  # steps, by requests
 
     def learn(self, step: Step, whole: float | None = None) -> None:
         """Of every step that is over, in order. whole: see Costs.learn."""
@@ -81,9 +86,11 @@ class Planner:
         if not requests:
             return
         self._age += 1
-        if self._age >= EVERY or not 0.8 <= requests / max(self._size, 1) <= 1.25:
-            self._age, self._size = 0, requests
-            self._choice = self._settled(request_ids)
+        like_before = 0.8 <= requests / max(self._size, 1) <= 1.25
+        if self._age >= self._every or not like_before:
+            before, self._choice = self._choice.passes, self._settled(request_ids)
+            calm = like_before and self._choice.passes == before
+            self._age, self._size, self._every = 0, requests, min(2 * self._every, SELDOM) if calm else EVERY
         tried = self._trial(requests)
         if tried is None:
             self.passes, self._cuts = self._choice.passes, self._choice.cuts
@@ -101,7 +108,7 @@ class Planner:
         # Cutting the drafts of one request alone is another number of passes, which has its own turn.
         for k in range(1, self._most + 1) if requests > 1 else ():
             rate, left, cuts = self._cut(request_ids, reach, k, rates[k][0])
-            if rate > rates[left][0]:
+            if cuts and rate > CUTTING * rates[left][0]:
                 rates[left] = rate, cuts
         best, now = max(rates, key=lambda k: rates[k][0]), self._choice.passes
         if rates[best][0] <= BETTER * rates[now][0]:
@@ -116,6 +123,8 @@ class Planner:
         drafts = reach[:, :passes]
         worth = int(np.count_nonzero(drafts >= rate * self.costs.per_row(requests * (1 + passes))))
         kept = min(rounded_up(requests + worth) - requests, drafts.size) if worth else 0
+        if kept == drafts.size:
+            return rate, passes, {}
         # A request's later drafts are reached less often than its earlier ones: the best are the first of each.
         best = np.argsort(-drafts, axis=None, kind="stable")[:kept]
         counts = np.bincount(best // passes, minlength=requests)
@@ -139,8 +148,10 @@ class Planner:
         tried = self._turn % (self._most + 1)
         rates = self._choice.rates
         lost = TRIAL * self._choice.seconds[tried] * max(1 - rates[tried] / max(rates[best], 1e-9), 0.0)
-        price = lost + SHARE * RARELY * usual
-        self._budget = min(self._budget + SHARE * usual, max(4 * usual, price))
+        self._met[nearest(requests)] += 1
+        share = min(max(SHARE, NEW / self._met[nearest(requests)]), EARLY)
+        price = lost + share * RARELY * usual
+        self._budget = min(self._budget + share * usual, max(4 * usual, price))
         if tried == best:
             self._turn += 1
             return None
