@@ -13,8 +13,8 @@ next, so only neighbours in time can be compared. Greedy tokens must be the same
 
 Ratios are medians over rounds, of what was measured in the same round. The best fixed number, against which a round is
 held, is the one that is best in the other rounds: the best of all rounds would be partly the luckiest. Then the gap
-between fixed 0 and a server without a head: each is started anew a few times, since the speed of a process depends on
-where its memory happens to lie.
+between a server that is pinned to no drafts by its flag and one without a head: both are started anew a few times,
+since the speed of a process depends on where its memory happens to lie.
 
     python bench/adaptive.py                       about 40 minutes on two cores
     python bench/adaptive.py --rounds 6 --mixed-rounds 3 --output /tmp/adaptive.json
@@ -93,6 +93,11 @@ def shapes(most: int, longest: int) -> list[list[Request]]:
     return found
 
 
+def load_of(phase: Phase, prompts: list[list[int]], args: argparse.Namespace) -> Load:
+    concurrency, kinds = phase
+    return Load(concurrency, kinds, prompts, args.tokens)
+
+
 def in_turns(
     contestants: Mapping[str, tuple[Engine, Any]], loads: Sequence[tuple[Load, float]], rounds: int, what: str
 ) -> Speeds:
@@ -158,13 +163,9 @@ class Bench:
         self._args, self._prompts, self._engine, self._bare = args, prompts, engine, bare
         self._fixed: dict[str, tuple[Engine, Any]] = {str(k): (engine, k) for k in FIXED}
         self._none = {"no head": (bare, None)}
-        for one, way in ((engine, 0), (bare, None)):
-            for requests in shapes(SHAPES, LENGTH + args.tokens):
-                one.complete(way, requests)
 
     def _load(self, phase: Phase) -> Load:
-        concurrency, kinds = phase
-        return Load(concurrency, kinds, self._prompts, self._args.tokens)
+        return load_of(phase, self._prompts, self._args)
 
     def check_equal(self) -> None:
         """RuntimeError: the number of drafts changes greedy tokens."""
@@ -205,15 +206,17 @@ class Bench:
         for _ in range(WARM):
             self._engine.turn("adaptive")
 
-    def gaps(self) -> dict[str, float]:
-        """By uniform load: fixed 0 against no head."""
-        found = {}
-        for concurrency in self._args.concurrency:
-            load, contestants = self._load(UNIFORM[concurrency]), {"0": self._fixed["0"], **self._none}
-            speeds = in_turns(contestants, [(load, 1)], self._args.rounds, f"0 against no head, {concurrency}")
-            found[f"uniform, {concurrency}"] = ratio = against(speeds, "0", "no head")["ratio"]
-            print(f"0 against no head, {concurrency}: {ratio:.3f}", file=sys.stderr)
-        return found
+
+def gaps_of(
+    pinned: Engine, bare: Engine, prompts: list[list[int]], args: argparse.Namespace
+) -> Iterator[tuple[str, float]]:
+    """By uniform load: no drafts against no head."""
+    for concurrency in args.concurrency:
+        load, name = load_of(UNIFORM[concurrency], prompts, args), f"uniform, {concurrency}"
+        contestants = {"0": (pinned, None), "no head": (bare, None)}
+        ratio = against(in_turns(contestants, [(load, 1)], args.rounds, f"gap, {name}"), "0", "no head")["ratio"]
+        print(f"0 against no head, {name}: {ratio:.3f}", file=sys.stderr)
+        yield name, ratio
 
 
 def shown(found: dict[str, Speeds], gaps: dict[str, list[float]]) -> Table:
@@ -255,10 +258,13 @@ def main() -> None:
     length = LENGTH + args.tokens + 8
 
     @contextmanager
-    def started() -> Iterator[Bench]:
-        engine = Engine("adaptive", args.model, args.head, max(FIXED), max(CONCURRENCY), length)
-        bare = Engine("bare", args.model, None, 0, max(CONCURRENCY), length)
-        yield Bench(args, prompts, engine, bare)
+    def started(count: str | int) -> Iterator[tuple[Engine, Engine]]:
+        engine = Engine(args.model, args.head, max(FIXED), max(CONCURRENCY), length, count)
+        bare = Engine(args.model, None, 0, max(CONCURRENCY), length)
+        for one in (engine, bare):
+            for requests in shapes(SHAPES, LENGTH + args.tokens):
+                one.complete(None, requests)
+        yield engine, bare
         engine.close()
         bare.close()
 
@@ -268,7 +274,8 @@ def main() -> None:
         content["provenance"] = provenance()
         replace_file(args.output, (json.dumps(content, indent=1) + "\n").encode())
 
-    with started() as bench:
+    with started("adaptive") as engines:
+        bench = Bench(args, prompts, *engines)
         bench.check_equal()
         content["tokens_per_second"] = found = bench.uniform()
         draw(found, args.output.with_suffix(".png"))
@@ -279,8 +286,8 @@ def main() -> None:
     gaps: dict[str, list[float]] = {}
     content["fixed_0_against_no_head"] = gaps
     for _ in range(STARTS):
-        with started() as bench:
-            for load, ratio in bench.gaps().items():
+        with started(0) as engines:
+            for load, ratio in gaps_of(*engines, prompts, args):
                 gaps.setdefault(load, []).append(ratio)
         write()
     console.print(shown(found, gaps))

@@ -31,20 +31,22 @@ class Load:
 
 
 class Engine:
-    """head None: no speculation at all.
+    """head None: no speculation at all. count: the setting drafts.count.
 
     A way of drafting is "adaptive"; a number, which all requests have; a list of (smallest batch, largest, number),
     vLLM's own table; None: as the engine was started.
     """
 
-    def __init__(self, name: str, model: Path, head: Path | None, drafts: int, requests: int, length: int) -> None:
+    def __init__(
+        self, model: Path, head: Path | None, drafts: int, requests: int, length: int, count: str | int = "adaptive"
+    ) -> None:
         arguments = arguments_of(model, requests, length, disable_log_stats=False)
         if head is not None:
             arguments |= {
                 "worker_cls": WORKER, "speculative_config": speculative_config("specdec", str(head), drafts),
-                "additional_config": {"specdec": {"drafts": {"count": "adaptive"}}},
+                "additional_config": {"specdec": {"drafts": {"count": count}}},
             }  # fmt: skip
-        self._process = EngineProcess(name, arguments, _answering)
+        self._process = EngineProcess("bare" if head is None else str(count), arguments, _answering)
 
     def complete(self, way: Any, requests: Sequence[Request]) -> list[list[int]]:
         """All of them at once, nothing else: the tokens of each, in order."""
