@@ -32,7 +32,7 @@ demo: $(PROJECT)  ## serve the embedded model with and without its head, measure
 # long. A file's tests stay together, because they share engines and trained heads.
 test: $(PROJECT)  ## all tests, two processes; ARGS="tests/verify -k greedy" for some, WORKERS=0 for one process
 	@echo "==> pytest"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations=25 $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25 $(ARGS)
 
 lint: $(PROJECT)  ## ruff, mypy, clang-format (changes nothing)
 	@echo "==> ruff"

@@ -15,6 +15,12 @@ if importlib.util.find_spec("triton") and not torch.cuda.is_available():
     import_interpreted("specdec.verify.triton")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start engines come first: each takes minutes, and one that began last would run beside nothing."""
+    items.sort(key=lambda item: "engine" not in item.keywords)
+
+
 @pytest.fixture(params=["reference", "cpu"])
 def backend(request: pytest.FixtureRequest) -> str:
     """Every backend that runs on any machine; both must pass the same tests."""
