@@ -6,9 +6,9 @@ second, in another order each round: the speed of a machine that is shared chang
 next, so only neighbours in time can be compared. Greedy tokens must be the same with each.
 
     uniform     all requests at temperature 1, at concurrency 1, 4, 16, 64, 256
-    mixed       by turns 1 request at temperature 1, 256 at temperature 1, 16 that sample in four ways, 256 greedy ones,
-                4 by nucleus; in a round each for all in turn. A round's speed is that of so many tokens in each, one
-                behind the other. The table has at each concurrency the number that was best there in a few rounds
+    mixed       by turns 1 request at temperature 1, 256 at temperature 1.5, 16 that sample in four ways, 256 greedy
+                ones, 4 by nucleus; in a round each for all in turn. A round's speed is that of so many tokens in each,
+                one behind the other. The table has at each concurrency the number that was best there in a few rounds
                 before, of this very load
 
 Ratios are medians over rounds, of what was measured in the same round. The best fixed number, against which a round is
@@ -17,7 +17,7 @@ between a server that is pinned to no drafts by its flag and one without a head:
 since the speed of a process depends on where its memory happens to lie.
 
     python bench/adaptive.py                       about 40 minutes on two cores
-    python bench/adaptive.py --rounds 6 --mixed-rounds 3 --output /tmp/adaptive.json
+    python bench/adaptive.py --rounds 6 --mixed-rounds 4 --output /tmp/adaptive.json
 """
 
 import argparse
@@ -55,13 +55,13 @@ GREEDY, NUCLEUS, PLAIN, HOT = (
 Phase = tuple[int, tuple[dict[str, Any], ...]]  # concurrency, ways of sampling
 UNIFORM: dict[int, Phase] = {concurrency: (concurrency, (PLAIN,)) for concurrency in CONCURRENCY}
 MIXED: tuple[tuple[Phase, int], ...] = (  # each with so many tokens of a round
-    ((1, (PLAIN,)), 400), ((256, (PLAIN,)), 16000), ((16, (GREEDY, NUCLEUS, PLAIN, HOT)), 6000),
+    ((1, (PLAIN,)), 400), ((256, (HOT,)), 16000), ((16, (GREEDY, NUCLEUS, PLAIN, HOT)), 6000),
     ((256, (GREEDY,)), 16000), ((4, (NUCLEUS,)), 1500),
 )  # fmt: skip
 SHAPES = 64 * (max(FIXED) + 1) + 2 * LENGTH  # numbers of tokens in a step that are met before anything is measured
 TUNING = 4  # rounds from which vLLM's table is filled
-WARM = 3  # turns of adaptive drafting before a load is measured
-STARTS = 3  # of a server with a head and one without, for the gap between them
+WARM = 8  # turns of adaptive drafting before a load is measured
+STARTS = 2  # of a server with a head and one without, for the gap between them
 Speeds = dict[str, list[float]]  # tokens per second by contestant, a round each
 
 
@@ -99,27 +99,34 @@ def load_of(phase: Phase, prompts: list[list[int]], args: argparse.Namespace) ->
 
 
 def in_turns(
-    contestants: Mapping[str, tuple[Engine, Any]], loads: Sequence[tuple[Load, float]], rounds: int, what: str
-) -> Speeds:
-    """Every contestant in every round, in another order each. contestants: engine and way of drafting. loads: kept by
-    turns, each with so many tokens of a round, as whose speed counts what all of them take.
+    contestants: Mapping[str, tuple[Engine, Any]], loads: Sequence[Load], rounds: int, what: str
+) -> list[Speeds]:
+    """Of each load, which are kept by turns: every contestant in every round, in another order each. contestants:
+    engine and way of drafting.
     """
     names = list(contestants)
-    speeds: Speeds = {name: [] for name in names}
+    found: list[Speeds] = [{name: [] for name in names} for _ in loads]
     order = random.Random(0)
     for _ in track(range(rounds), what, console=Console(stderr=True), transient=True):
-        seconds = dict.fromkeys(names, 0.0)
-        for load, tokens in loads:
+        for load, speeds in zip(loads, found, strict=True):
             for engine in {id(engine): engine for engine, _ in contestants.values()}.values():
                 engine.keep(load)
             order.shuffle(names)
             for name in names:
                 engine, way = contestants[name]
-                seconds[name] += tokens / engine.turn(way)
-        total = sum(tokens for _, tokens in loads)
-        for name in names:
-            speeds[name].append(total / seconds[name])
-    return speeds
+                speeds[name].append(engine.turn(way))
+    return found
+
+
+def together(parts: Sequence[Speeds], tokens: Sequence[float]) -> Speeds:
+    """The speed of a round that has so many tokens of each load."""
+    return {
+        name: [
+            sum(tokens) / sum(count / speed for count, speed in zip(tokens, speeds, strict=True))
+            for speeds in zip(*(part[name] for part in parts), strict=True)
+        ]
+        for name in parts[0]
+    }
 
 
 def best_fixed(speeds: Speeds, without: int | None = None) -> str:
@@ -181,24 +188,27 @@ class Bench:
         for concurrency in self._args.concurrency:
             load, name = self._load(UNIFORM[concurrency]), f"uniform, {concurrency}"
             self._warm(load)
-            found[name] = in_turns(contestants, [(load, 1)], self._args.rounds, name)
+            (found[name],) = in_turns(contestants, [load], self._args.rounds, name)
             print({name: round(statistics.median(speeds)) for name, speeds in found[name].items()}, file=sys.stderr)
         return found
 
-    def mixed(self) -> tuple[Speeds, list[tuple[int, int, int]]]:
-        """And vLLM's table."""
-        loads = [(self._load(phase), tokens) for phase, tokens in MIXED]
+    def mixed(self) -> tuple[Speeds, dict[str, Speeds], list[tuple[int, int, int]]]:
+        """As a whole, by its loads, and vLLM's table."""
+        loads, tokens = [self._load(phase) for phase, _ in MIXED], [count for _, count in MIXED]
+        tuning = in_turns(self._fixed, loads, TUNING, "table")
         best = {}
-        for concurrency in sorted({load.concurrency for load, _ in loads}):
-            mine = [(load, tokens) for load, tokens in loads if load.concurrency == concurrency]
-            best[concurrency] = int(best_fixed(in_turns(self._fixed, mine, TUNING, f"table, {concurrency}")))
+        for concurrency in sorted({load.concurrency for load in loads}):
+            mine = [i for i, load in enumerate(loads) if load.concurrency == concurrency]
+            best[concurrency] = int(best_fixed(together([tuning[i] for i in mine], [tokens[i] for i in mine])))
         table = table_of(best)
-        for load, _ in loads:
+        for load in loads:
             self._warm(load)
         contestants = {
             **self._fixed, "table": (self._engine, table), "adaptive": (self._engine, "adaptive"), **self._none
         }  # fmt: skip
-        return in_turns(contestants, loads, self._args.mixed_rounds, "mixed"), table
+        parts = in_turns(contestants, loads, self._args.mixed_rounds, "mixed")
+        named = {f"{load.concurrency}, {list(load.kinds)}": part for load, part in zip(loads, parts, strict=True)}
+        return together(parts, tokens), named, table
 
     def _warm(self, load: Load) -> None:
         """A server that has run a while under such a load."""
@@ -214,7 +224,8 @@ def gaps_of(
     for concurrency in args.concurrency:
         load, name = load_of(UNIFORM[concurrency], prompts, args), f"uniform, {concurrency}"
         contestants = {"0": (pinned, None), "no head": (bare, None)}
-        ratio = against(in_turns(contestants, [(load, 1)], args.rounds, f"gap, {name}"), "0", "no head")["ratio"]
+        (speeds,) = in_turns(contestants, [load], args.rounds, f"gap, {name}")
+        ratio = against(speeds, "0", "no head")["ratio"]
         print(f"0 against no head, {name}: {ratio:.3f}", file=sys.stderr)
         yield name, ratio
 
@@ -281,7 +292,7 @@ def main() -> None:
         draw(found, args.output.with_suffix(".png"))
         write()
         if args.mixed_rounds:
-            found["mixed"], content["table"] = bench.mixed()
+            found["mixed"], content["mixed_by_load"], content["table"] = bench.mixed()
             write()
     gaps: dict[str, list[float]] = {}
     content["fixed_0_against_no_head"] = gaps
