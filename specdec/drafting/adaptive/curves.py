@@ -7,7 +7,7 @@ from bisect import bisect_left, insort
 from functools import lru_cache
 
 KNOTS = [2**power for power in range(14)]  # 1 ... 8192
-SLOWEST = 0.03
+SLOWEST = 0.03  # of the share by which a value still moves a knot that has seen many, where nothing else is said
 OUTLIER = 2.0  # values so many times the expected one count as this: a machine stands still now and then
 SURE = 3  # values, from which on a knot is believed
 # Before that, of an error's share: what is slow at first may be what a shape costs once.
@@ -20,7 +20,7 @@ class Curve:
     """
 
     def __init__(self, slowest: float = SLOWEST) -> None:
-        """slowest: of the share by which a value still moves a knot that has seen many."""
+        """slowest: see SLOWEST."""
         self._slowest = slowest
         self._known: list[int] = []  # places of knots that were seen, in order
         self._values = [0.0] * len(KNOTS)

@@ -17,8 +17,9 @@ from specdec.drafting.adaptive.acceptance import RunningAcceptance
 from specdec.drafting.adaptive.costs import SETTLED, Costs
 from specdec.drafting.adaptive.curves import nearest
 
-EVERY, SELDOM = 8, 32  # steps, after which the plan is made anew: twice as many each time that nothing came of it, up
-# to the second; at once where the number of requests has changed much
+# Steps, after which the plan is made anew: twice as many each time that nothing came of it, up to the second; at once
+# where the number of requests has changed much.
+EVERY, SELDOM = 8, 32
 BETTER = 1.01  # what another number of passes must be expected to gain
 CUTTING = 1.03  # what leaving drafts out must be: what it saves is told by small differences between what steps take
 TRIES = 3  # steps of each kind where the number of requests is new
@@ -26,9 +27,9 @@ PATIENCE = 4  # times as many are spent at most: there may be none that tells so
 CROWD, FEWER = 16, 4  # with more requests than that, one step in so many says enough about acceptance
 TRIAL = SETTLED  # steps of a trial
 RARELY = 16  # steps between trials at least
-SHARE, EARLY = 0.005, 0.02  # of the time that may be lost by trying what is expected to be worse; at first, with a number
-# of requests that is new
-NEW = 4.0  # in steps with that number: SHARE is reached after NEW / SHARE of them
+# Of the time that may be lost by trying what is expected to be worse: at first, with a number of requests that is new,
+# and from NEW / SHARE steps with it on.
+EARLY, SHARE, NEW = 0.02, 0.005, 4.0
 
 
 @dataclass(frozen=True)
