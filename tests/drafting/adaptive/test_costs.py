@@ -101,3 +101,30 @@ def test_noise_is_averaged_out() -> None:
     for _ in range(400):
         curve.learn(8, float(noise.normal(1, 0.1)))
     assert curve.at(8) == pytest.approx(1, abs=0.05)
+
+
+def test_a_machine_that_slows_down_changes_no_comparison() -> None:
+    """The number of passes in use once looked dearer than the others for it, and was left."""
+    costs = Costs()
+
+    def steps(passes: int, count: int, slow: float) -> None:
+        for _ in range(count):
+            costs.learn(4 * (1 + passes), passes, 4, {"target": 6e-3 * slow}, slow * (8e-3 + 5e-4 * passes))
+
+    steps(2, 100, 1.0)
+    steps(4, 30, 1.0)
+    before = costs.seconds(20, 4, 4) / costs.seconds(12, 2, 4)
+    assert before == pytest.approx(10 / 9, rel=0.01)
+    steps(2, 20, 1.0)
+    steps(2, 200, 1.5)
+    assert costs.seconds(20, 4, 4) / costs.seconds(12, 2, 4) == pytest.approx(before, rel=0.02)
+
+
+def test_what_one_number_of_passes_takes_is_learned_anew_when_it_is_compared() -> None:
+    costs = Costs()
+    for turn in range(60):
+        dearer = 1.0 if turn < 20 else 1.3
+        for passes, seconds in ((2, 9e-3), (4, 10e-3 * dearer)):
+            for _ in range(12):
+                costs.learn(4 * (1 + passes), passes, 4, {"target": 6e-3}, seconds)
+    assert costs.seconds(20, 4, 4) / costs.seconds(12, 2, 4) == pytest.approx(13 / 9, rel=0.03)
