@@ -20,7 +20,8 @@ class StepCounters:
         self._file = CellFile(directory, labels)
         self.path = self._file.path
         self.views = layout(self._file.cells)
-        self._cells = memoryview(self._file.cells)  # of single numbers: an array makes an object of each
+        # For single numbers, of each of which an array makes an object.
+        self._cells = self._file.cells.data.cast("B").cast("d")
         self._steps = _C.StepCells(self._file.cells, MAX_POSITIONS, BEGINS)
 
     def record(
