@@ -45,7 +45,9 @@ class Terminal:
         self._master, slave = pty.openpty()
         command = [sys.executable, "-m", "specdec", "watch", url, "--interval", "0.2"]
         environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "60"}
-        self.process = subprocess.Popen(command, stdout=slave, stderr=slave, stdin=slave, env=environment)
+        self.process = subprocess.Popen(
+            command, stdout=slave, stderr=slave, stdin=slave, env=environment, preexec_fn=_interruptible
+        )
         os.close(slave)
         self.text = ""
 
@@ -70,6 +72,11 @@ class Terminal:
         if select.select([self._master], [], [], 0.2)[0]:
             with contextlib.suppress(OSError):  # what Linux says where the other end has closed
                 self.text += os.read(self._master, 65536).decode(errors="replace")
+
+
+def _interruptible() -> None:
+    """A shell's background jobs ignore Ctrl-C, and so do tests run by one; a terminal's own processes do not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_a_terminal_is_refreshed_outlives_the_server_and_ends_with_ctrl_c(tmp_path):
