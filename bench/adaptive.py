@@ -167,7 +167,7 @@ class Bench:
     """What is measured, of engines that are there."""
 
     def __init__(self, args: argparse.Namespace, prompts: list[list[int]], engine: Engine, bare: Engine) -> None:
-        self._args, self._prompts, self._engine, self._bare = args, prompts, engine, bare
+        self._args, self._prompts, self._engine = args, prompts, engine
         self._fixed: dict[str, tuple[Engine, Any]] = {str(k): (engine, k) for k in FIXED}
         self._none = {"no head": (bare, None)}
 

@@ -136,10 +136,10 @@ class Planner:
 
     def _trial(self, requests: int) -> int | None:
         """A number of passes that something is to be learned of; None: none is due."""
+        size = nearest(requests)
         for passes in (self._most, 0):
-            here = passes, nearest(requests)
-            if not self.costs.known(passes, requests, TRIES) and self._tried[here] < PATIENCE * TRIES:
-                self._tried[here] += 1
+            if not self.costs.known(passes, requests, TRIES) and self._tried[passes, size] < PATIENCE * TRIES:
+                self._tried[passes, size] += 1
                 return passes
         if self._left:
             self._left -= 1
@@ -149,8 +149,8 @@ class Planner:
         tried = self._turn % (self._most + 1)
         rates = self._choice.rates
         lost = TRIAL * self._choice.seconds[tried] * max(1 - rates[tried] / max(rates[best], 1e-9), 0.0)
-        self._met[nearest(requests)] += 1
-        share = min(max(SHARE, NEW / self._met[nearest(requests)]), EARLY)
+        self._met[size] += 1
+        share = min(max(SHARE, NEW / self._met[size]), EARLY)
         price = lost + share * RARELY * usual
         self._budget = min(self._budget + share * usual, max(4 * usual, price))
         if tried == best:

@@ -91,16 +91,16 @@ class MTPProposer(EagleProposer):
         return proposed
 
     def _waits(self, rows: Rows) -> torch.Tensor | None:
-        """Of a step that asks for no drafts: the drafts, int64 [B, 0], where its rows wait; None where they may not.
+        """Of a step that asks for no drafts: the drafts, int64 [B, 0], where its rows wait or are of no use; None where
+        they may not wait.
 
         Rows with drafts among them may have been rejected, and M-RoPE's positions are three.
         """
         request_ids = self._runner.input_batch.req_ids
-        if self._never:
-            return rows.token_ids.new_empty(len(request_ids), 0, dtype=torch.int64)
-        if self._verifies or rows.positions.dim() != 1 or not self._waiting.have_room(request_ids, rows):
-            return None
-        self._waiting.keep(request_ids, rows)
+        if not self._never:
+            if self._verifies or rows.positions.dim() != 1 or not self._waiting.have_room(request_ids, rows):
+                return None
+            self._waiting.keep(request_ids, rows)
         return rows.token_ids.new_empty(len(request_ids), 0, dtype=torch.int64)
 
     def begin(self, scheduled: Any) -> None:
